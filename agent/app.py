@@ -1,0 +1,328 @@
+"""Builds the agent and keeps it running: the only file that knows everything. Nothing is decided here.
+
+Order of starting: configuration, state folder (one agent per node), coordinator, watchdog, groups, checks, HTTP. Order of stopping: the
+running command ends or is journaled, then HTTP, checks, groups, files; lease and session are kept, so that a restart within ttl goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+import agent
+from agent import sd_notify
+from agent.clock import Clock, SystemClock, boot_id
+from agent.configuration.engine_section import postgres_of
+from agent.configuration.group_spec import group_spec_of, node_named
+from agent.configuration.loader import load
+from agent.configuration.model import Configuration, host_and_port
+from agent.control_loop import GroupLoop, Reports
+from agent.coordination.coordinator import Coordinator
+from agent.coordination.local import LocalCoordinator
+from agent.coordination.node_state import StateFolder, Writer, machine_id
+from agent.decision.view import FenceLayer, GroupSpec
+from agent.errors import ConfigurationError, QuorateError, WatchdogError
+from agent.execution.crash_points import CrashPoint
+from agent.execution.hands import Hands
+from agent.execution.journal import Journal, JournalOutcome
+from agent.execution.lease_writer import time_left_s
+from agent.execution.record import RecordRing
+from agent.execution.recorder import Recorder
+from agent.execution.remembered import Remembered
+from agent.execution.watchdog_client import WatchdogClient
+from agent.knowledge import HighWater, Knowledge
+from agent.node_face import NodeFace
+from agent.observation.catalogue import catalogue_of
+from agent.observation.scheduler import CheckState, Scheduler
+from agent.reporting.audit import Audit, EventKind
+from agent.reporting.chronicle import Chronicle
+from agent.reporting.log_setup import configure_logging
+from agent.reporting.metrics import CheckKey, Metrics
+from agent.web.access import Access
+from agent.web.server import Serving, make_app, serve
+from agent.web.tokens import load_tokens
+
+log = structlog.get_logger()
+
+STOP_COMMANDS_S = 2.0
+"""How long a stopping agent waits for its running command."""
+WATCHDOG_RETRY_S = 0.2
+SUPERVISION_S = 0.5
+
+
+@dataclass(slots=True)
+class Parts:
+    """What the agent is made of, once built."""
+
+    configuration: Configuration
+    node: str
+    clock: Clock
+    folder: StateFolder
+    journal: Journal
+    records: RecordRing
+    coordinator: Coordinator
+    watchdog: WatchdogClient | None
+    audit: Audit
+    metrics: Metrics
+    scheduler: Scheduler
+    groups: dict[str, GroupLoop] = field(default_factory=dict)
+
+
+def run_agent(configuration_path: Path, node: str | None) -> int:
+    """The command `quorate agent`. Returns the exit code; raises QuorateError for what a user has to mend."""
+    configure_logging()
+    return asyncio.run(App(configuration_path, node).run())
+
+
+class App:
+    """One agent, from start to stop."""
+
+    def __init__(self, configuration_path: Path, node: str | None, environment: Mapping[str, str] | None = None) -> None:
+        self._path = configuration_path
+        self._environment = dict(os.environ) if environment is None else dict(environment)
+        self._given_node = node
+        self._stopping = asyncio.Event()
+        self._reload_wanted = asyncio.Event()
+        self._serving: Serving | None = None
+        self._reload_ok = True
+
+    async def run(self) -> int:
+        """Start, stay, stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
+        configuration = load(self._path, self._environment)
+        node = node_named(configuration, self._given_node, self._environment, socket.gethostname())
+        parts = await self._build(configuration, node)
+        try:
+            await self._start(parts)
+            return await self._stay(parts)
+        finally:
+            await self._stop(parts)
+
+    # ------------------------------------------------------------------ building
+
+    async def _build(self, configuration: Configuration, node: str) -> Parts:
+        clock = SystemClock()
+        incarnation = f"{boot_id()[:8]}-{clock.nonce()}"
+        folder = StateFolder.open(configuration.state_dir / node, Writer(boot_id(), machine_id(), incarnation))
+        journal = Journal.open(folder.path, incarnation, clock)
+        coordinator = await open_coordinator(configuration, clock)
+        audit = Audit(clock, log)
+        metrics = Metrics()
+        parts = Parts(
+            configuration=configuration,
+            node=node,
+            clock=clock,
+            folder=folder,
+            journal=journal,
+            records=RecordRing.open(folder.path),
+            coordinator=coordinator,
+            watchdog=WatchdogClient(folder.path, clock) if needs_watchdog(configuration, node) else None,
+            audit=audit,
+            metrics=metrics,
+            scheduler=Scheduler(clock, on_run=lambda state: _count_run(metrics, state)),
+        )
+        for name in configuration.groups:
+            spec = group_spec_of(configuration, name)
+            if node in spec.voters:
+                parts.groups[name] = self._build_group(parts, spec, incarnation)
+        return parts
+
+    def _build_group(self, parts: Parts, spec: GroupSpec, incarnation: str) -> GroupLoop:
+        from agent.engines import leader_probe_of, service_of  # noqa: PLC0415 - an engine's client library only when there is a group
+
+        remembered = Remembered(parts.folder, spec.name)
+        highest = remembered.state.highest
+        knowledge = Knowledge(parts.node, incarnation, spec, HighWater(highest.epoch, highest.sequence))
+        knowledge.own_timelines = remembered.own_timelines
+        is_member = parts.node in spec.members
+        group = parts.configuration.groups[spec.name]
+        hands = Hands(
+            clock=parts.clock,
+            coordinator=parts.coordinator,
+            knowledge=knowledge,
+            remembered=remembered,
+            journal=parts.journal,
+            service=service_of(parts.configuration, spec.name, parts.node) if is_member else None,
+            watchdog=parts.watchdog if is_member and group.fence != () else None,
+            crash_point=CrashPoint(self._environment, parts.folder.path),
+        )
+        chronicle = Chronicle(parts.audit, parts.metrics, parts.clock, parts.coordinator)
+        recorder = Recorder(parts.records, parts.clock)
+        return GroupLoop(
+            hands,
+            leader_probe_of(parts.configuration, spec.name),
+            Reports(decided=(chronicle.decided, recorder.decided), finished=(chronicle.finished,)),
+        )
+
+    # ------------------------------------------------------------------ living
+
+    async def _start(self, parts: Parts) -> None:
+        """Everything begins to turn; the first renewal of an own lease comes first of all."""
+        parts.audit.note(EventKind.AGENT_STARTED, None, None, f"quorate {agent.__version__} on {parts.node}", pid=os.getpid())
+        await self._drop_unfinished(parts)
+        if parts.watchdog is not None:
+            parts.watchdog.on_death = lambda: self._watchdog_died(parts)
+            with contextlib.suppress(WatchdogError):
+                await parts.watchdog.connect(spawn=True)
+        for loop in parts.groups.values():
+            await loop.start()
+        face = NodeFace(parts.node, parts.clock, parts.coordinator, parts.groups, parts.scheduler, parts.audit)
+        parts.scheduler.subscribe(lambda state: _note_check(parts.audit, state))
+        await self._load_catalogue(parts)
+        parts.scheduler.start()
+        await self._serve(parts, face)
+        sd_notify.notify("READY=1")
+
+    async def _serve(self, parts: Parts, face: NodeFace) -> None:
+        """Listen on this node's address of `nodes`."""
+        api = parts.configuration.api
+        tokens = None if api.tokens_file is None else load_tokens(api.tokens_file)
+        edge = make_app(face, parts.metrics, Access(tokens, private=api.private))
+        host, port = host_and_port(parts.configuration.nodes[parts.node].api)
+        self._serving = await serve(edge, host, port, api.tls)
+
+    async def _drop_unfinished(self, parts: Parts) -> None:
+        """What an earlier life left in the journal is not resumed: the core decides anew from what it sees, which finishes or undoes it."""
+        for entry in parts.journal.unfinished():
+            last = entry.steps[-1] if entry.steps else "begin"
+            sentence = f"{entry.command} of epoch {entry.epoch} was cut short at {last}; it is decided anew"
+            await parts.journal.end(entry.identity, JournalOutcome.DROPPED, sentence)
+            parts.audit.note(EventKind.COMMAND_FAILED, entry.group, entry.epoch, sentence)
+
+    async def _load_catalogue(self, parts: Parts) -> None:
+        catalogue = catalogue_of(parts.configuration, parts.node)
+        await parts.scheduler.reload(catalogue)
+        keys = [CheckKey(c.name, type(c.check).kind, c.check.level.value) for c in catalogue]
+        parts.metrics.keep(keys, parts.groups)
+
+    async def _stay(self, parts: Parts) -> int:
+        """Until told to stop, or until a loop has ended by a bug: then the supervisor starts the agent anew."""
+        while not self._stopping.is_set():
+            stop, reload_ = asyncio.create_task(self._stopping.wait()), asyncio.create_task(self._reload_wanted.wait())
+            await asyncio.wait({stop, reload_}, timeout=SUPERVISION_S, return_when=asyncio.FIRST_COMPLETED)
+            stop.cancel()
+            reload_.cancel()
+            if self._reload_wanted.is_set():
+                self._reload_wanted.clear()
+                await self._reload(parts)
+            for name, loop in parts.groups.items():
+                if loop.failed is not None:
+                    log.error("agent.failed", group=name, reason=repr(loop.failed))
+                    return 70
+            if parts.watchdog is not None and not parts.watchdog.alive:
+                await self._find_watchdog(parts)
+        return 0
+
+    async def _find_watchdog(self, parts: Parts) -> None:
+        """Connect to the watchdog again, or start one. What an earlier one held is void."""
+        assert parts.watchdog is not None
+        try:
+            await parts.watchdog.connect(spawn=True)
+        except WatchdogError as error:
+            log.warning("watchdog.missing", reason=str(error))
+            await asyncio.sleep(WATCHDOG_RETRY_S)
+            return
+        parts.audit.note(EventKind.WATCHDOG_FOUND, None, None, "a watchdog answers")
+        for loop in parts.groups.values():
+            await loop.watchdog_came_back()
+
+    def _watchdog_died(self, parts: Parts) -> None:
+        parts.audit.note(EventKind.WATCHDOG_LOST, None, None, "the watchdog is gone: without it nothing here may take writes")
+        for loop in parts.groups.values():
+            loop.wake()
+
+    async def _reload(self, parts: Parts) -> None:
+        """Take a changed file. A bad one changes nothing; what only a restart can change is named."""
+        try:
+            fresh = load(self._path, self._environment)
+            refuse_restart_only(parts.configuration, fresh)
+        except ConfigurationError as error:
+            self._reload_ok = False
+            for problem in error.problems:
+                log.error("configuration.refused", problem=problem)
+            return
+        self._reload_ok = True
+        parts.configuration = fresh
+        for name, loop in parts.groups.items():
+            loop.reconfigure(group_spec_of(fresh, name))
+        await self._load_catalogue(parts)
+        log.info("configuration.reloaded", path=str(self._path))
+
+    async def _stop(self, parts: Parts) -> None:
+        """Keep lease and session as they are; say what happens if nobody comes back."""
+        if self._serving is not None:
+            await self._serving.close()
+        await parts.scheduler.close()
+        left = {name: time_left_s(loop.hands) for name, loop in parts.groups.items()}
+        for loop in parts.groups.values():
+            await loop.stop(STOP_COMMANDS_S)
+        if parts.watchdog is not None:
+            parts.watchdog.on_death = None
+            await parts.watchdog.close()
+        for name, loop in parts.groups.items():
+            if left[name] is None and loop.hands.knowledge.session is not None:
+                with contextlib.suppress(QuorateError):
+                    await parts.coordinator.close_session(loop.hands.knowledge.session)
+        await parts.coordinator.close()
+        await parts.journal.close()
+        parts.records.close()
+        parts.folder.close()
+        for name, seconds in left.items():
+            if seconds is not None:
+                sentence = f"this node leads {name}: its fences fall in {seconds:.1f} s and the group fails over unless an agent is back by then"
+                parts.audit.note(EventKind.AGENT_STOPPED, name, None, sentence)
+        parts.audit.note(EventKind.AGENT_STOPPED, None, None, "stopped")
+
+
+async def open_coordinator(configuration: Configuration, clock: Clock) -> Coordinator:
+    """The coordinator that is configured."""
+    local = configuration.coordination.local
+    assert local is not None
+    return await LocalCoordinator.open(local.path, clock)
+
+
+def needs_watchdog(configuration: Configuration, node: str) -> bool:
+    """Whether this node runs a service of a group in which the watchdog has to stand."""
+    specs = (group_spec_of(configuration, name) for name in configuration.groups)
+    return any(node in spec.members and FenceLayer.WATCHDOG in spec.required_fences for spec in specs)
+
+
+def refuse_restart_only(old: Configuration, new: Configuration) -> None:
+    """Raise ConfigurationError when the new file changes what only a restart can take."""
+    changed = [
+        name
+        for name, before, after in (
+            ("state_dir", old.state_dir, new.state_dir),
+            ("coordination", old.coordination, new.coordination),
+            ("api", old.api, new.api),
+            ("nodes", old.nodes, new.nodes),
+            ("the list of groups", sorted(old.groups), sorted(new.groups)),
+            ("fence of a group", {n: g.fence for n, g in old.groups.items()}, {n: g.fence for n, g in new.groups.items()}),
+        )
+        if before != after
+    ]
+    if changed:
+        raise ConfigurationError((f"{', '.join(changed)} changed: that takes a restart of the agent; nothing was changed",))
+
+
+def _count_run(metrics: Metrics, state: CheckState) -> None:
+    last = state.last
+    if last is not None:
+        key = CheckKey(state.name, type(state.scheduled.check).kind, state.scheduled.check.level.value)
+        metrics.check_ran(key, last.status, last.latency_s, state.ran_wall_s or 0.0)
+
+
+def _note_check(audit: Audit, state: CheckState) -> None:
+    sentence = "" if state.last is None else state.last.sentence
+    audit.note(EventKind.CHECK_CHANGED, None, None, f"{state.name} is {state.status.value}: {sentence}", check=state.name)

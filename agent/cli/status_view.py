@@ -1,0 +1,98 @@
+"""How a status document looks in a terminal: one screen, what is wrong first in each group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from agent.reporting.status import CheckStatus, GroupStatus, MemberStatus, Role, StatusDocument
+
+COLOURS = {"healthy": "green", "degraded": "yellow", "unhealthy": "red", "unknown": "yellow"}
+NONE = "-"
+
+
+def render(document: StatusDocument, only: str | None = None) -> RenderableType:
+    """The whole document, or one group of it."""
+    groups = [g for g in document.groups if only in (None, g.name)]
+    parts: list[RenderableType] = [_headline(document)]
+    for group in groups:
+        parts += [Text(""), *_group(group)]
+    if only is None and document.checks:
+        parts += [Text(""), _checks(document.checks)]
+    return Group(*parts)
+
+
+def _headline(document: StatusDocument) -> Text:
+    coordination = document.coordination
+    line = Text(f"node {document.node}, quorate {document.version}, coordination ")
+    line.append("answers" if coordination.up else "DOES NOT ANSWER", "green" if coordination.up else "bold red")
+    return line.append(f": {coordination.description}")
+
+
+def _group(group: GroupStatus) -> Iterator[RenderableType]:
+    title = Text(group.name, "bold")
+    title.append(f"  {group.situation.replace('_', ' ')}", "cyan")
+    yield title.append(f"  {group.sentence}", "not bold")
+    for problem in _problems(group):
+        yield Text(f"  ! {problem}", "red")
+    yield Text("  " + ", ".join(_facts(group)))
+    yield _members(group.members)
+    for intent in group.intents:
+        target = f" to {intent.node}" if intent.node else ""
+        yield Text(f"  wanted: {intent.kind}{target} by {intent.who} for {intent.age_s:.0f} s: {intent.why or 'no reason given'}")
+
+
+def _problems(group: GroupStatus) -> Iterator[str]:
+    if group.paused:
+        yield "paused: nobody takes over"
+    yield from (f"no failover now: {reason}" for reason in group.blocking if not (group.paused and reason == "the group is paused"))
+    missing = sorted(set(group.fences.required) - set(group.fences.standing))
+    if missing:
+        yield f"fences that must stand and do not: {', '.join(missing)}"
+    if group.fences.refused:
+        yield f"the watchdog refused: {group.fences.refused}"
+
+
+def _facts(group: GroupStatus) -> Iterator[str]:
+    yield f"leader {group.leader or 'nobody'}"
+    yield f"epoch {NONE if group.epoch is None else group.epoch}"
+    yield _lease(group)
+    down = sum(vote.counts for vote in group.votes)
+    yield f"votes down {down} of {NONE if group.votes_needed is None else group.votes_needed} needed"
+    yield f"fences {'+'.join(group.fences.standing) or 'none'}"
+    yield group.durability if group.sync_set is None else f"{group.durability} ({', '.join(group.sync_set) or 'nobody'})"
+
+
+def _lease(group: GroupStatus) -> str:
+    if group.lease_remaining_s is not None:
+        return f"lease {group.lease_remaining_s:.1f} s left"
+    return "no lease seen" if group.lease_moved_s is None else f"lease moved {group.lease_moved_s:.1f} s ago"
+
+
+def _members(members: Iterable[MemberStatus]) -> Table:
+    table = Table("  node", "role", "state", "position", "behind", "receives from", "heard", "health", box=None, pad_edge=False)
+    for member in members:
+        table.add_row(
+            f"  {member.name}",
+            Text(member.role.value, "bold" if member.role is Role.LEADER else ""),
+            NONE if member.role is Role.WITNESS else member.state.value,
+            member.position_text or NONE,
+            NONE if member.lag_bytes is None else f"{member.lag_bytes} B",
+            member.upstream if member.receiving and member.upstream else NONE,
+            "never" if member.heartbeat_age_s is None else f"{member.heartbeat_age_s:.1f} s ago",
+            Text("healthy", "green") if member.healthy else Text(member.problem, "red"),
+        )
+    return table
+
+
+def _checks(checks: Iterable[CheckStatus]) -> Table:
+    table = Table("check", "kind", "level", "status", "ms", "says", box=None, pad_edge=False)
+    for check in checks:
+        milliseconds = NONE if check.latency_s is None else f"{check.latency_s * 1000:.1f}"
+        table.add_row(
+            check.name, check.kind, check.level, Text(check.status, COLOURS.get(check.status, "")), milliseconds, Text(check.sentence)
+        )
+    return table

@@ -1,0 +1,332 @@
+"""One group on one node: gather the view -> decide -> execute -> publish, again and again. The agent's only caller of the core.
+
+Four small loops feed it (the coordinator's changes, the local service's facts, the look at the leader's service, the core's own
+wake-up); each ends in `_wake`. A turn itself never waits for the outside: commands run as tasks and come back as knowledge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import structlog
+
+from agent.clock import Clock
+from agent.coordination.coordinator import Coordinator, Operation, Verb
+from agent.coordination.lease import LeaseState, Tenure, group_folder, member_key
+from agent.coordination.values import encode
+from agent.decision.command import Command, FenceService
+from agent.decision.engine import Decision, decide
+from agent.decision.memory import Memory
+from agent.decision.view import FenceLayer, FenceView, GroupSpec, Observation, ServiceState, View
+from agent.errors import CoordinationError, WatchdogError
+from agent.execution.executor import Executor, Finished
+from agent.execution.hands import Hands
+from agent.execution.lease_writer import hand_over
+from agent.instant import Instant, has_passed, remaining_s
+from agent.observation.process_watch import ProcessWatch
+
+log = structlog.get_logger()
+
+SETTLE_S = 0.002
+"""Changes that arrive together are decided upon together."""
+
+
+class LeaderProbe(Protocol):
+    """Asks, over the network, whether another member's service takes writes."""
+
+    async def ask(self, node: str, timeout_s: float) -> tuple[bool | None, str]:
+        """True, False, or None when it cannot be told; and a sentence."""
+        ...
+
+
+@dataclass(slots=True)
+class Reports:
+    """Where a group's loop tells what happened. None of them may block."""
+
+    decided: tuple[Callable[[View, Decision, Instant], None], ...]
+    finished: tuple[Callable[[Finished], None], ...]
+
+
+class GroupLoop:
+    """The control loop of one group."""
+
+    def __init__(self, hands: Hands, probe: LeaderProbe, reports: Reports) -> None:
+        self.hands = hands
+        self._knowledge = hands.knowledge
+        self._coordinator: Coordinator = hands.coordinator
+        self._clock: Clock = hands.clock
+        self._probe = probe
+        self._reports = reports
+        self._memory = Memory()
+        self._woken = asyncio.Event()
+        self._publish_now = asyncio.Event()
+        self._publish_now.set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._reading_lock = asyncio.Lock()
+        self._service_lock = asyncio.Lock()
+        self._watch = ProcessWatch()
+        self._watched_pid: int | None = None
+        self._stopping = False
+        self.executor = Executor(hands, self._clock, self._finished)
+        self.decision: Decision | None = None
+        self.view: View | None = None
+        hands.refresh = self.refresh_service
+        hands.refresh_reading = self.refresh_reading
+
+    # ------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Look once at everything that can be looked at, then begin to turn. A coordinator that is away does not hold it up."""
+        await self._adopt_fences()
+        await self.refresh_service()
+        with contextlib.suppress(CoordinationError):
+            await self.refresh_reading()
+        loops = (self._coordination_loop, self._service_loop, self._probe_loop, self._publish_loop, self._turn_loop)
+        self._tasks = [asyncio.create_task(loop(), name=f"{self._knowledge.group.name} {loop.__name__}") for loop in loops]
+
+    async def stop(self, within_s: float) -> None:
+        """End: no new commands; those that run come to their end, or are cancelled (their journal entries stay open)."""
+        self._stopping = True
+        await self.executor.finish(within_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._watch.close()
+        if self.hands.service is not None:
+            await self.hands.service.close()
+
+    @property
+    def failed(self) -> BaseException | None:
+        """What ended one of the loops, if anything did: a bug. The agent then ends, and its supervisor starts it anew."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                return task.exception()
+        return None
+
+    def wake(self) -> None:
+        """Decide again now."""
+        self._woken.set()
+
+    def reconfigure(self, group: GroupSpec) -> None:
+        """Take a changed specification of the group from the next turn on."""
+        self._knowledge.group = group
+        self.wake()
+
+    def fresh_view(self) -> View:
+        """The view of this moment, for whoever shows it."""
+        return self._knowledge.view(self._clock.now())
+
+    # ------------------------------------------------------------------ turns
+
+    async def _turn_loop(self) -> None:
+        while not self._stopping:
+            self._woken.clear()
+            wake_up = self._turn()
+            pause_s = max(SETTLE_S, remaining_s(wake_up, self._clock.now()))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), pause_s)
+
+    def _turn(self) -> Instant:
+        """Gather, decide, begin what follows."""
+        now = self._clock.now()
+        self._refresh_fences()
+        view = self._knowledge.view(now)
+        decision = decide(self._memory, view, now)
+        self._memory = decision.memory
+        self.view, self.decision = view, decision
+        for report in self._reports.decided:
+            report(view, decision, now)
+        started = [command for command in decision.commands if not self._stopping and self.executor.start(command)]
+        if any(isinstance(command, FenceService) for command in started):
+            log.warning("service.fencing", group=view.group.name, epoch=self._knowledge.high.epoch)
+        return decision.wake_up
+
+    def _finished(self, finished: Finished) -> None:
+        for report in self._reports.finished:
+            report(finished)
+        self._publish_now.set()
+        self.wake()
+
+    # ------------------------------------------------------------------ coordination
+
+    async def _coordination_loop(self) -> None:
+        """Follow the group's folder; open a session when there is none."""
+        while True:
+            try:
+                await self._ensure_session()
+                await self._read(wait=True)
+            except CoordinationError as error:
+                log.warning("coordination.failed", group=self._knowledge.group.name, reason=str(error))
+                self.wake()
+                await asyncio.sleep(min(0.2, self._knowledge.group.renew_s))
+
+    async def _ensure_session(self) -> None:
+        session = self._knowledge.session
+        timeout_s = 2 * self._knowledge.group.renew_s
+        async with asyncio.timeout(timeout_s + 1):
+            if session is None or not await self._coordinator.session_is_alive(session):
+                self._knowledge.session = await self._coordinator.open_session(f"quorate-{self._knowledge.group.name}-{self._knowledge.node}")
+
+    async def refresh_reading(self) -> None:
+        """Read the group's folder now."""
+        await self._read(wait=False)
+
+    async def _read(self, *, wait: bool) -> None:
+        """One reading, taken with the moment its answer ARRIVED."""
+        knowledge = self._knowledge
+        folder, floor, timeout_s = group_folder(knowledge.group.name), knowledge.committed_index, knowledge.group.renew_s
+        if wait and knowledge.reading is not None:
+            snapshot = await self._coordinator.wait(folder, knowledge.reading.index, timeout_s)
+        else:
+            snapshot = await self._coordinator.read(folder, 2 * timeout_s)
+        async with self._reading_lock:
+            before = knowledge.tenure
+            if not knowledge.take_snapshot(snapshot, floor, self._clock.now()):
+                return
+            await self._after_reading(before)
+        self.wake()
+
+    async def _after_reading(self, before: Tenure | None) -> None:
+        """Adopt the own lease after a restart, keep the high water on disk, hand a newly confirmed deadline over."""
+        knowledge = self._knowledge
+        self._adopt_tenure()
+        record = knowledge.reading.lease.record if knowledge.reading is not None else None
+        if record is not None and not knowledge.went_back:
+            await self.hands.remembered.note_seen(record.epoch, record.sequence)
+        confirmed_by_reading = knowledge.tenure is not None and before is not None and knowledge.tenure.dated != before.dated
+        if confirmed_by_reading:
+            await hand_over(self.hands)
+
+    def _adopt_tenure(self) -> None:
+        """A restarted agent finds its own lease: the deadline that the watchdog holds is the only truth about its last SENT."""
+        knowledge, lease = self._knowledge, self._knowledge.reading.lease if self._knowledge.reading else None
+        if lease is None or lease.record is None or lease.entry is None or knowledge.tenure is not None or knowledge.went_back:
+            return
+        record, fences = lease.record, knowledge.fences
+        mine = record.holder == knowledge.node and record.state is LeaseState.HELD and record.incarnation != knowledge.incarnation
+        if not mine or fences.armed_epoch != record.epoch or fences.armed_deadline is None:
+            return
+        if has_passed(fences.armed_deadline, self._clock.now()):
+            return
+        knowledge.tenure = Tenure(
+            record, lease.entry.index, knowledge.session or "", dated=None, adopted_deadline=fences.armed_deadline, began=self._clock.now()
+        )
+        log.info("lease.adopted", group=knowledge.group.name, epoch=record.epoch)
+
+    # ------------------------------------------------------------------ the local service
+
+    async def _service_loop(self) -> None:
+        """Read the service's facts at a fixed rate; its death is noticed at once, beside this loop."""
+        while True:
+            await asyncio.sleep(self._knowledge.group.renew_s / 2)
+            await self.refresh_service()
+
+    async def refresh_service(self) -> None:
+        """Read the local service's facts now."""
+        service = self.hands.service
+        if service is None:
+            return
+        async with self._service_lock:
+            seen = await service.read(timeout_s=max(0.5, self._knowledge.group.renew_s))
+            if self._knowledge.take_service(seen, self._clock.now()):
+                self._publish_now.set()
+            self._watch_main_process()
+        self.wake()
+
+    def _watch_main_process(self) -> None:
+        assert self.hands.service is not None
+        pid = self.hands.service.main_pid()
+        if pid is not None and pid != self._watched_pid:
+            self._watched_pid = pid
+            self._watch.watch(pid, self._main_process_died)
+
+    def _main_process_died(self) -> None:
+        """Called by the kernel's word, not by the next check."""
+        self._watched_pid = None
+        self._tasks.append(asyncio.create_task(self.refresh_service(), name="read after death"))
+        self._tasks = [t for t in self._tasks if not t.done() or t.get_name() != "read after death"]
+
+    # ------------------------------------------------------------------ the look at the leader
+
+    async def _probe_loop(self) -> None:
+        """Ask the holder's service from where this node stands, each renew period."""
+        while True:
+            period_s = self._knowledge.group.renew_s
+            await asyncio.sleep(period_s)
+            record = self._knowledge.reading.lease.record if self._knowledge.reading is not None else None
+            if record is None or record.holder == self._knowledge.node or record.state is not LeaseState.HELD:
+                self._knowledge.observation = None
+                continue
+            writable, sentence = await self._probe.ask(record.holder, max(0.2, period_s))
+            self._note_observation(record.holder, writable, sentence)
+
+    def _note_observation(self, node: str, writable: bool | None, sentence: str) -> None:
+        now, before = self._clock.now(), self._knowledge.observation
+        same = before is not None and before.node == node and before.writable is writable
+        since = before.since if same and before is not None else now
+        self._knowledge.observation = Observation(node, writable, now, since, sentence)
+        self.wake()
+
+    # ------------------------------------------------------------------ publishing
+
+    async def _publish_loop(self) -> None:
+        """Write the own heartbeat: every renew period, and at once when others should know."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._publish_now.wait(), self._knowledge.group.renew_s)
+            self._publish_now.clear()
+            await self._publish()
+            await asyncio.sleep(SETTLE_S)
+
+    async def _publish(self) -> None:
+        knowledge = self._knowledge
+        knowledge.beat += 1
+        value = encode(knowledge.member_value())
+        write = Operation(Verb.SET, member_key(knowledge.group.name, knowledge.node), value=value)
+        try:
+            await self._coordinator.transact((write,), 2 * knowledge.group.renew_s)
+        except CoordinationError as error:
+            log.warning("heartbeat.failed", group=knowledge.group.name, reason=str(error))
+            await asyncio.sleep(min(0.2, knowledge.group.renew_s))
+
+    # ------------------------------------------------------------------ fences
+
+    async def _adopt_fences(self) -> None:
+        """Ask the watchdog what it holds; register what it has to fence."""
+        watchdog, service, knowledge = self.hands.watchdog, self.hands.service, self._knowledge
+        if watchdog is None or service is None:
+            return
+        try:
+            await watchdog.register(
+                knowledge.group.name, service.data_dir, service.owner_uid, knowledge.group.terms.fence_budget_s
+            )
+            armed = await watchdog.adopt(knowledge.group.name)
+        except WatchdogError as error:
+            knowledge.fences = replace(knowledge.fences, refused=str(error))
+            return
+        if armed is not None:
+            knowledge.fences = replace(knowledge.fences, armed_epoch=armed.epoch, armed_deadline=armed.deadline)
+
+    def _refresh_fences(self) -> None:
+        knowledge, watchdog = self._knowledge, self.hands.watchdog
+        alive = watchdog is not None and watchdog.alive
+        standing: set[FenceLayer] = set()
+        if alive or self.hands.service is None:
+            standing.add(FenceLayer.WATCHDOG)
+        if knowledge.service.state is not ServiceState.PRIMARY or knowledge.service.sealed:
+            standing.add(FenceLayer.SEAL)
+        knowledge.fences = replace(knowledge.fences, standing=frozenset(standing), watchdog_alive=alive)
+
+    async def watchdog_came_back(self) -> None:
+        """A new watchdog answers: it holds nothing yet. What was armed in the old one is void."""
+        self._knowledge.fences = FenceView(frozenset())
+        await self._adopt_fences()
+        self.wake()
+
+    def commands_in_flight(self) -> tuple[Command, ...]:
+        """What runs now, for the agent's last line."""
+        return tuple(f.command for f in self._knowledge.in_flight.values())

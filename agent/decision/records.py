@@ -1,0 +1,142 @@
+"""The lease records that the rules write, built from the one before. Pure. Nonces are filled in by the executor, at the last moment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.coordination.lease import LeaseRecord, LeaseState, Promotion
+from agent.decision import quorum
+from agent.decision.command import FormGroup, RenewLease, SetSyncNames, VacateLease
+from agent.decision.context import Context
+from agent.decision.safeguards import debt_is_over, switchover_target
+from agent.decision.view import Durability, IntentKind, ServiceState
+
+KEPT_PROMOTIONS = 32
+"""Promotions that a record remembers: more than any standby that is still worth rewinding has missed."""
+
+
+def first_record(ctx: Context) -> LeaseRecord:
+    """The record of a group that never had one."""
+    return LeaseRecord(
+        group=ctx.group.name,
+        holder=ctx.view.node,
+        incarnation=ctx.view.incarnation,
+        epoch=1,
+        sequence=1,
+        nonce="",
+        terms=ctx.group.terms,
+        state=LeaseState.HELD,
+        voters=ctx.group.voters,
+        votes_needed=quorum.votes_needed(len(ctx.group.voters)),
+        sync_set=() if ctx.group.durability is Durability.SYNC else None,
+        system_identifier=ctx.view.service.system_identifier,
+        cause="the group was formed",
+    )
+
+
+def taken_record(ctx: Context, cause: str) -> LeaseRecord:
+    """The record of a new epoch over the one that is seen. Its sync set starts empty: see durability.py."""
+    assert ctx.record is not None
+    return replace(
+        first_record(ctx),
+        epoch=max(ctx.record.epoch, ctx.view.highest_epoch) + 1,
+        promotions=ctx.record.promotions,
+        debt=ctx.record.debt,
+        system_identifier=ctx.record.system_identifier or ctx.view.service.system_identifier,
+        cause=cause,
+    )
+
+
+def vacated_record(ctx: Context, cause: str) -> LeaseRecord:
+    """The last record of an epoch. A switchover names its heir and where the service ended."""
+    assert ctx.tenure is not None
+    target = switchover_target(ctx)
+    return replace(
+        ctx.tenure.record,
+        incarnation=ctx.view.incarnation,
+        sequence=ctx.tenure.last_sequence + 1,
+        nonce="",
+        state=LeaseState.VACATED,
+        heir=None if target is None else target[1],
+        final_position=None if target is None else ctx.view.service.position,
+        cause=cause,
+    )
+
+
+def renewed_record(ctx: Context) -> LeaseRecord:
+    """The record that a renewal writes: what was confirmed last, with everything that has to change by now."""
+    assert ctx.tenure is not None
+    return replace(
+        wanted_record(ctx),
+        incarnation=ctx.view.incarnation,
+        sequence=ctx.tenure.last_sequence + 1,
+        nonce="",
+    )
+
+
+def wanted_record(ctx: Context) -> LeaseRecord:
+    """The confirmed record with this node's wishes in it: equal to it when a renewal has nothing to change."""
+    assert ctx.tenure is not None
+    record = ctx.tenure.record
+    return replace(
+        record,
+        terms=ctx.group.terms,
+        voters=ctx.group.voters,
+        votes_needed=quorum.votes_needed(len(ctx.group.voters)),
+        sync_set=_sync_set(ctx, record),
+        promotions=_promotions(ctx, record),
+        paused=_paused(ctx, record),
+        debt=None if debt_is_over(ctx) else record.debt,
+        system_identifier=record.system_identifier or ctx.view.service.system_identifier,
+    )
+
+
+def _sync_set(ctx: Context, record: LeaseRecord) -> tuple[str, ...] | None:
+    """The set the plan asks for. It never grows while the service's names are being changed: what it shows is about to be untrue."""
+    plan = ctx.sync_plan
+    if ctx.state is not ServiceState.PRIMARY or ctx.record is None or not plan.record_changes:
+        return record.sync_set
+    return record.sync_set if plan.record_set and _names_are_uncertain(ctx) else plan.record_set
+
+
+def _names_are_uncertain(ctx: Context) -> bool:
+    """A change of the names is under way, or the last one failed and may yet take effect."""
+    last = ctx.view.outcomes.get(SetSyncNames.__name__)
+    return ctx.is_busy(SetSyncNames.resource) or (last is not None and not last.ok)
+
+
+def wanted_names(ctx: Context) -> tuple[str, ...] | None:
+    """What the service must be told of whom its commits wait for; None: nothing. Never without somebody who is promised in a record."""
+    names = ctx.sync_plan.names
+    if names is None and _names_are_uncertain(ctx):
+        names = ctx.view.service.sync_names
+    return names if names is not None and promised(ctx) <= set(names) else None
+
+
+def promised(ctx: Context) -> frozenset[str]:
+    """Who has, by a record that was read, is confirmed, was sent or is being sent, every acknowledged write."""
+    tenure = ctx.tenure
+    records = [ctx.record, *([] if tenure is None else [tenure.record, *(a.record for a in tenure.attempts)])]
+    records += [f.command.record for f in ctx.view.in_flight if isinstance(f.command, RenewLease | VacateLease | FormGroup)]
+    return frozenset(name for record in records if record is not None for name in record.sync_set or ())
+
+
+def _promotions(ctx: Context, record: LeaseRecord) -> tuple[Promotion, ...]:
+    service = ctx.view.service
+    if service.state is not ServiceState.PRIMARY or service.position is None or not service.history:
+        return record.promotions
+    if any((p.epoch, p.timeline) == (record.epoch, service.position.timeline) for p in record.promotions):
+        return record.promotions
+    branch = service.history[-1]
+    mine = Promotion(record.epoch, ctx.view.node, service.position.timeline, branch.timeline, branch.switch_lsn)
+    return (*record.promotions, mine)[-KEPT_PROMOTIONS:]
+
+
+def _paused(ctx: Context, record: LeaseRecord) -> bool:
+    """Pause is committed first and disarms after; resume arms first and clears after."""
+    wish = ctx.pause_intent
+    if wish is None:
+        return record.paused
+    if wish.kind is IntentKind.PAUSE:
+        return True
+    return record.paused and not (ctx.is_armed and ctx.has_time)  # with an old date the holder would be late at once: renew first

@@ -1,0 +1,93 @@
+"""What executors work with: handed to each of them, so that none builds or finds anything itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from actions.base import ActionTooLate, Guard
+from agent.clock import Clock
+from agent.coordination.coordinator import Coordinator
+from agent.decision.command import Command
+from agent.decision.view import FenceLayer
+from agent.execution.crash_points import CrashPoint
+from agent.execution.journal import Journal
+from agent.execution.remembered import Remembered
+from agent.execution.service import Service
+from agent.execution.watchdog_client import WatchdogClient
+from agent.instant import Instant, has_passed
+from agent.knowledge import Knowledge
+
+
+async def _not_wired() -> None:
+    """Nobody asked for fresh facts yet."""
+
+
+@dataclass(slots=True)
+class Hands:
+    """The tools of one group's executors. `service` is None on a witness. `refresh` reads the service's facts anew."""
+
+    clock: Clock
+    coordinator: Coordinator
+    knowledge: Knowledge
+    remembered: Remembered
+    journal: Journal
+    service: Service | None
+    watchdog: WatchdogClient | None
+    crash_point: CrashPoint
+    refresh: Callable[[], Awaitable[None]] = _not_wired
+    """Reads the local service's facts anew; set by the control loop."""
+    refresh_reading: Callable[[], Awaitable[None]] = _not_wired
+    """Reads the group's folder anew; set by the control loop."""
+
+    def the_service(self) -> Service:
+        """The local service. Only members get commands for it."""
+        assert self.service is not None
+        return self.service
+
+    @property
+    def owned_deadline(self) -> Instant | None:
+        """Until when this node may act as holder: the agent believes the earlier of its own deadline and the acknowledged one."""
+        tenure = self.knowledge.tenure
+        if tenure is None or tenure.deadline is None:
+            return None
+        if FenceLayer.WATCHDOG not in self.knowledge.group.required_fences:
+            return tenure.deadline
+        fences = self.knowledge.fences
+        if fences.armed_epoch != tenure.epoch or fences.armed_deadline is None:
+            return None
+        return tenure.deadline.earlier(fences.armed_deadline)
+
+    def lease_guard(self, command: Command, entry: str) -> Guard:
+        """Permission under the lease of the command's epoch, asked anew at each irreversible step; steps go to the journal."""
+
+        def permit() -> None:
+            tenure = self.knowledge.tenure
+            if tenure is None or tenure.epoch != command.epoch:
+                raise ActionTooLate(f"the lease of epoch {command.epoch} is this node's no more")
+            if self.knowledge.high.epoch > command.epoch:
+                raise ActionTooLate(f"epoch {self.knowledge.high.epoch} has begun")
+            deadline = self.owned_deadline
+            if deadline is None or has_passed(deadline, self.clock.now()):
+                raise ActionTooLate(f"the lease of epoch {command.epoch} ran out")
+
+        return Guard(permit, self._stepper(command, entry))
+
+    def open_guard(self, command: Command, entry: str) -> Guard:
+        """For commands that only make the service safer: always permitted; steps go to the journal."""
+        return Guard(lambda: None, self._stepper(command, entry))
+
+    def fence_guard(self) -> Guard:
+        """For a fence: always permitted, and no disk stands in its way."""
+
+        async def no_step(_: str) -> None:
+            return None
+
+        return Guard(lambda: None, no_step)
+
+    def _stepper(self, command: Command, entry: str) -> Callable[[str], Awaitable[None]]:
+        async def step(name: str) -> None:
+            await self.journal.step(entry, name)
+            self.crash_point.passing(type(command).__name__, name)
+
+        return step

@@ -1,0 +1,178 @@
+"""Executors of the commands that write the lease. The only code that sends a lease transaction.
+
+Order of things, each for a schedule that broke an earlier draft: the attempt is remembered BEFORE it leaves (its SENT time dates the
+lease); an intent to take over is on disk before it is sent; an error or a timeout means unknown, the next reading judges; after a
+commit the deadline is handed to the watchdog, and the agent believes the earlier of its own and the acknowledged one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+from agent.coordination import lease
+from agent.coordination.coordinator import Committed, Transaction
+from agent.coordination.lease import Attempt, LeaseRecord, LeaseState, Tenure
+from agent.decision.command import Command, FormGroup, RenewLease, TakeLease, VacateLease
+from agent.decision.view import FenceLayer
+from agent.errors import CoordinationRefused, WatchdogError
+from agent.execution.hands import Hands
+from agent.instant import Instant, remaining_s
+
+SHORTEST_TIMEOUT_S = 0.2
+HAND_OVER_TIMEOUT_S = 0.5
+
+
+async def form_group(hands: Hands, command: Command) -> str:
+    """Write the first record, or make a lost key anew under the live deadline."""
+    order = cast("FormGroup", command)
+    record = _named(hands, order.record)
+    sent = _remember(hands, record) if hands.knowledge.tenure is not None else hands.clock.now()
+    index = await _send(hands, lease.formation(record, _session(hands), order.words), record)
+    await _hold(hands, record, index, sent)
+    return f"epoch {record.epoch} formed" if order.words else "the lost key was made anew"
+
+
+async def renew_lease(hands: Hands, command: Command) -> str:
+    """Renew over what was written last; under a new session when the old one ended."""
+    order = cast("RenewLease", command)
+    tenure = _tenure(hands, command)
+    record = _named(hands, order.record)
+    sent = _remember(hands, record)
+    if order.relock_over is not None and order.relock_over.index == tenure.index:
+        transaction = lease.relock(record, _session(hands), order.relock_over)
+    else:
+        transaction = lease.renewal(record, _session(hands), tenure.index)
+    index = await _send(hands, transaction, record)
+    await _hold(hands, record, index, sent)
+    return f"renewed to sequence {record.sequence}"
+
+
+async def vacate_lease(hands: Hands, command: Command) -> str:
+    """Give the lease up. The service stays down in this epoch from here on, whatever the answer."""
+    order = cast("VacateLease", command)
+    tenure = _tenure(hands, command)
+    record = _named(hands, order.record)
+    _remember(hands, record)
+    index = await _send(hands, lease.vacating(record, _session(hands), tenure.index), record)
+    hands.knowledge.committed_index = max(hands.knowledge.committed_index, index)
+    if hands.knowledge.tenure is not None and hands.knowledge.tenure.epoch == record.epoch:
+        hands.knowledge.tenure = None
+    return f"epoch {record.epoch} was given up: {record.cause}"
+
+
+async def take_lease(hands: Hands, command: Command) -> str:
+    """Take the lease over from the record last seen. The intent is on disk before it is sent."""
+    order = cast("TakeLease", command)
+    record = _named(hands, order.record)
+    knowledge = hands.knowledge
+    await hands.remembered.note_takeover(record.epoch, order.over.index)
+    knowledge.undecided_takeover_index = order.over.index
+    sent = hands.clock.now()
+    index = await _send(hands, lease.takeover(record, _session(hands), order.over, order.votes), record)
+    await _hold(hands, record, index, sent)
+    knowledge.undecided_takeover_index = None
+    return f"elected for epoch {record.epoch}: {record.cause}"
+
+
+def _tenure(hands: Hands, command: Command) -> Tenure:
+    """The own lease of the command's epoch. Raises when it went away since the decision."""
+    tenure = hands.knowledge.tenure
+    if tenure is None or tenure.epoch != command.epoch:
+        raise CoordinationRefused(f"the lease of epoch {command.epoch} is this node's no more")
+    return tenure
+
+
+def _session(hands: Hands) -> str:
+    if hands.knowledge.session is None:
+        raise CoordinationRefused("this node has no session yet")
+    return hands.knowledge.session
+
+
+def _named(hands: Hands, record: LeaseRecord) -> LeaseRecord:
+    """The record with the name of this very attempt in it."""
+    return replace(record, nonce=hands.clock.nonce())
+
+
+def _remember(hands: Hands, record: LeaseRecord) -> Instant:
+    """Note the attempt in the tenure and take its SENT time, before anything leaves."""
+    tenure = hands.knowledge.tenure
+    assert tenure is not None
+    if len(tenure.attempts) >= lease.MAX_ATTEMPTS:
+        raise CoordinationRefused("too many lease writes are undecided: nothing new is sent before one is read back")
+    sent = hands.clock.now()
+    hands.knowledge.tenure = lease.with_attempt(tenure, Attempt(record, sent))
+    return sent
+
+
+def _timeout_s(hands: Hands) -> float:
+    """A lease write that takes longer than two renewals, or than half the ttl, is as good as lost: the next one is sent."""
+    group = hands.knowledge.group
+    return max(SHORTEST_TIMEOUT_S, min(2 * group.renew_s, group.terms.ttl_s / 2))
+
+
+async def _send(hands: Hands, transaction: Transaction, record: LeaseRecord) -> int:
+    """Run it. A refusal is certain: the attempt is forgotten. An error is not: it stays undecided and is read back."""
+    result = await hands.coordinator.transact(transaction, _timeout_s(hands))
+    if isinstance(result, Committed):
+        return result.index
+    if hands.knowledge.tenure is not None:
+        hands.knowledge.tenure = lease.without_attempt(hands.knowledge.tenure, record.nonce)
+    await hands.refresh_reading()
+    raise CoordinationRefused(f"refused at operation {result.operation}: {result.reason}")
+
+
+async def _hold(hands: Hands, record: LeaseRecord, index: int, sent: Instant) -> None:
+    """The write is committed: date the tenure by SENT, remember the high water, and hand the deadline over."""
+    knowledge = hands.knowledge
+    knowledge.committed_index = max(knowledge.committed_index, index)
+    now = hands.clock.now()
+    tenure = knowledge.tenure
+    if tenure is not None and tenure.epoch == record.epoch:
+        knowledge.tenure = lease.settle(tenure, record, index)
+    else:
+        knowledge.tenure = Tenure(record, index, _session(hands), dated=sent, began=now)
+    knowledge.high.epoch, knowledge.high.sequence = record.epoch, record.sequence
+    await hands.remembered.note_seen(record.epoch, record.sequence)
+    await hand_over(hands)
+
+
+async def hand_over(hands: Hands) -> None:
+    """Give the watchdog the deadline of the own tenure. Without an acknowledgement the one of before stays in force."""
+    knowledge, tenure = hands.knowledge, hands.knowledge.tenure
+    if tenure is None or tenure.deadline is None or hands.watchdog is None or tenure.record.state is not LeaseState.HELD:
+        return
+    if FenceLayer.WATCHDOG not in knowledge.group.required_fences:
+        return
+    try:
+        if may_disarm(hands):
+            await hands.watchdog.suspend(knowledge.group.name, tenure.epoch)
+            knowledge.fences = replace(knowledge.fences, refused="")
+            return
+        armed = await hands.watchdog.hand_over(
+            knowledge.group.name, tenure.epoch, tenure.deadline, tenure.record.nonce, HAND_OVER_TIMEOUT_S
+        )
+    except WatchdogError as error:
+        knowledge.fences = replace(knowledge.fences, refused=str(error), watchdog_alive=hands.watchdog.alive)
+        return
+    knowledge.fences = replace(
+        knowledge.fences, watchdog_alive=True, armed_epoch=armed.epoch, armed_deadline=armed.deadline, refused=""
+    )
+
+
+def may_disarm(hands: Hands) -> bool:
+    """A pause disarms only after it is committed and every member that is alive has said that it saw it."""
+    tenure, reading = hands.knowledge.tenure, hands.knowledge.reading
+    if tenure is None or reading is None or not tenure.record.paused:
+        return False
+    return all(
+        member.paused_epoch == tenure.epoch for name, member in reading.members.items() if name in hands.knowledge.group.voters
+    )
+
+
+def time_left_s(hands: Hands) -> float | None:
+    """Seconds left of the own lease, for the agent's last line; None without one."""
+    deadline = hands.owned_deadline
+    return None if deadline is None else remaining_s(deadline, hands.clock.now())
+
+

@@ -1,0 +1,174 @@
+"""What the agent knows of one group right now: the only mutable state between turns, and how it becomes a View.
+
+Readings, facts and outcomes come in from several tasks of one event loop; `view()` freezes them. No decision is made here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from agent.coordination.coordinator import Snapshot
+from agent.coordination.lease import LeaseState, Tenure, settle
+from agent.coordination.reading import GroupReading, Sightings, member_view, read_group
+from agent.coordination.values import MemberValue
+from agent.decision.command import Command
+from agent.decision.context import BLIND_PERIODS
+from agent.decision.view import (
+    CoordinationView,
+    FenceView,
+    GroupSpec,
+    InFlight,
+    LeaseView,
+    Observation,
+    Outcome,
+    ServiceState,
+    ServiceView,
+    View,
+)
+from agent.instant import Instant
+
+
+@dataclass(slots=True)
+class HighWater:
+    """The highest (epoch, sequence) that this node ever saw; kept on disk by node_state."""
+
+    epoch: int = 0
+    sequence: int = 0
+
+    def is_above(self, epoch: int, sequence: int) -> bool:
+        return (self.epoch, self.sequence) > (epoch, sequence)
+
+
+@dataclass(slots=True)
+class Knowledge:
+    """One group as this node knows it."""
+
+    node: str
+    incarnation: str
+    group: GroupSpec
+    high: HighWater
+    session: str | None = None
+    foreign_store: bool = False
+    """The coordinator is not the store that this node knew before."""
+    went_back: bool = False
+    reading: GroupReading | None = None
+    sightings: Sightings = field(default_factory=Sightings)
+    committed_index: int = 0
+    """The index of this agent's newest committed write: an older reading is stale, not the past restored."""
+    tenure: Tenure | None = None
+    service: ServiceView = field(default_factory=lambda: ServiceView(ServiceState.UNKNOWN))
+    stopped_for_epoch: int | None = None
+    fences: FenceView = field(default_factory=lambda: FenceView(frozenset()))
+    observation: Observation | None = None
+    in_flight: dict[int, InFlight] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    undecided_takeover_index: int | None = None
+    own_timelines: tuple[tuple[int, int], ...] = ()
+    beat: int = 0
+
+    # ------------------------------------------------------------------ what comes in
+
+    def take_snapshot(self, snapshot: Snapshot, floor: int, arrived: Instant) -> bool:
+        """Take a reading of the group's folder; False when it was older than what this agent already wrote.
+
+        `floor` is `committed_index` when the question was asked: an answer below it means that the store lost writes.
+        """
+        if floor <= snapshot.index < self.committed_index:
+            return False
+        gap_s = BLIND_PERIODS * self.group.renew_s
+        self.reading, self.sightings = read_group(self.group.name, snapshot, self.sightings, arrived, gap_s)
+        record = self.reading.lease.record
+        self.went_back = self.foreign_store or snapshot.index < floor
+        if record is not None:
+            self.went_back = self.went_back or self.high.is_above(record.epoch, record.sequence)
+            if not self.went_back:
+                self.high.epoch, self.high.sequence = record.epoch, record.sequence
+        self._settle(self.reading.lease)
+        return True
+
+    def _settle(self, lease: LeaseView) -> None:
+        """Judge the own attempts by what was read. An unreadable or missing key decides nothing: the deadline does."""
+        if self.tenure is None or lease.record is None or lease.entry is None or self.went_back:
+            return
+        self.tenure = settle(self.tenure, lease.record, lease.entry.index)
+        if self.tenure is not None and self.tenure.record.state is LeaseState.VACATED:
+            self.tenure = None
+
+    def take_service(self, seen: ServiceView, now: Instant) -> bool:
+        """Take facts of the local service; True when something that others should know of at once has changed."""
+        before = self.service
+        if seen.state is not ServiceState.STANDBY or seen.receiving:
+            self.stopped_for_epoch = None
+        since = before.since if seen.state is before.state else now
+        self.service = replace(
+            seen, seen=now, since=since, stopped_for_epoch=self.stopped_for_epoch, own_timelines=self.own_timelines
+        )
+        return _news(before) != _news(self.service)
+
+    def note_outcome(self, command: Command, ok: bool, ended: Instant, sentence: str) -> None:
+        """Remember how a command ended; failures in a row are counted."""
+        name = type(command).__name__
+        before = self.outcomes.get(name)
+        failures = 0 if ok else 1 + (0 if before is None else before.failures)
+        self.outcomes[name] = Outcome(command, ok, ended, sentence, failures)
+
+    # ------------------------------------------------------------------ what goes out
+
+    def member_value(self) -> MemberValue:
+        """What this node publishes of itself."""
+        service = self.service
+        record = self.reading.lease.record if self.reading is not None else None
+        return MemberValue(
+            beat=self.beat,
+            incarnation=self.incarnation,
+            state=service.state,
+            position=service.position,
+            history=service.history,
+            stopped_for_epoch=service.stopped_for_epoch,
+            upstream=service.upstream,
+            receiving=service.receiving,
+            system_identifier=service.system_identifier,
+            problem="",
+            paused_epoch=record.epoch if record is not None and record.paused else None,
+            standing=tuple(sorted(layer.value for layer in self.fences.standing)),
+        )
+
+    def view(self, now: Instant) -> View:
+        """Freeze everything into the snapshot that the core decides upon. The own member is shown as it is, not as published."""
+        reading = self.reading
+        members = dict(reading.members) if reading is not None else {}
+        members[self.node] = member_view(self.node, self.member_value(), now)
+        return View(
+            node=self.node,
+            incarnation=self.incarnation,
+            group=self.group,
+            coordination=CoordinationView(
+                self.sightings.answered, self.session, lags=reading is not None and reading.index < self.committed_index, went_back=self.went_back
+            ),
+            lease=reading.lease if reading is not None else LeaseView(),
+            tenure=self.tenure,
+            service=self.service,
+            fences=self.fences,
+            observation=self.observation,
+            members=members,
+            votes=dict(reading.votes) if reading is not None else {},
+            words=dict(reading.words) if reading is not None else {},
+            intents=reading.intents if reading is not None else (),
+            in_flight=tuple(self.in_flight.values()),
+            outcomes=dict(self.outcomes),
+            highest_epoch=self.high.epoch,
+            undecided_takeover_index=self.undecided_takeover_index,
+        )
+
+
+def _news(service: ServiceView) -> tuple[object, ...]:
+    """What the others should hear of at once; a position that only moves on can wait for the next heartbeat."""
+    return (
+        service.state,
+        service.stopped_for_epoch,
+        service.upstream,
+        service.receiving,
+        service.history,
+        service.system_identifier,
+        service.position.timeline if service.position is not None else None,
+    )

@@ -19,6 +19,7 @@ from actions.base import ActionError
 from actions.postgres_instance import parse_lsn
 
 SEAL = "standby.signal"
+SEAL_POLL_S = 0.0005
 AUTO_CONF = "postgresql.auto.conf"
 ROLE_SETTINGS = ("primary_conninfo", "primary_slot_name", "synchronous_standby_names")
 PLACEHOLDER = "# quorate: this number is taken by a promotion on another node; it is no parent of anything here\n"
@@ -88,8 +89,22 @@ def is_sealed(data_dir: Path) -> bool:
 
 
 def seal(data_dir: Path) -> None:
-    """Write standby.signal, durably. Writing it again does no harm."""
-    write_durably(data_dir / SEAL, b"")
+    """Write standby.signal, durably. Writing it again does no harm. It is empty, so it is there at once, and made durable after."""
+    handle = os.open(data_dir / SEAL, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        give_to_owner_of(data_dir, handle)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    fsync_folder(data_dir)
+
+
+def seal_again(data_dir: Path, stop: threading.Event) -> None:
+    """Watch the seal until `stop`, and put it back as soon as it is gone: a promotion removes it, once, before it takes the first write."""
+    while is_sealed(data_dir):
+        if stop.wait(SEAL_POLL_S):
+            return
+    seal(data_dir)
 
 
 def is_initialised(data_dir: Path) -> bool:
@@ -189,7 +204,8 @@ def place_placeholders(data_dir: Path, highest: int) -> tuple[int, ...]:
 
     Postgres looks for the next free number by the mere presence of history files, without a gap. The TRUE file of somebody else's timeline
     must not be put there: a standby that has not reached its switch point makes it the parent of the next promotion, and writes a history
-    whose LSNs go back (seen on 15 and 16). A file that names no parent is refused as "not a child", which is what is wanted.
+    whose LSNs go back (seen on 15 and 16). A file that names no parent is refused as "not a child", which is what is wanted of a RUNNING
+    standby. A start below such a file would wait for ever for WAL of that number: so Start and Follow remove it (`remove_placeholders`).
     """
     own = newest_timeline(data_dir)
     if highest - own > MAX_PLACEHOLDERS:
@@ -202,7 +218,7 @@ def place_placeholders(data_dir: Path, highest: int) -> tuple[int, ...]:
 
 
 def remove_placeholders(data_dir: Path) -> tuple[int, ...]:
-    """Before following: forget placeholders above the own timeline, or the true files would never be fetched from the leader."""
+    """Forget the placeholders above the own timeline: before a start, and before following (the true files would never be fetched)."""
     own = newest_timeline(data_dir)
     ours = tuple(number for number in known_histories(data_dir) if number > own and is_placeholder(data_dir, number))
     for number in ours:
@@ -228,9 +244,10 @@ def unreached_futures(data_dir: Path, timeline: int, lsn: int) -> tuple[int, ...
 
 
 def forget_futures(data_dir: Path, futures: tuple[int, ...]) -> None:
-    """Turn the history files of futures that never came into placeholders. The server has to be down."""
+    """Remove the history files of futures that never came. The server has to be down."""
     for number in futures:
-        write_durably(history_path(data_dir, number), PLACEHOLDER.encode())
+        history_path(data_dir, number).unlink(missing_ok=True)
+    fsync_folder(data_dir / "pg_wal")
 
 
 def _names(folder: Path) -> list[str]:

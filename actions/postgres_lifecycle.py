@@ -18,7 +18,15 @@ import psycopg
 from actions.base import ActionError, ActionTimeout, Guard
 from actions.postgres_action import KillTree, PostgresAction
 from actions.postgres_commands import Finished, run
-from actions.postgres_files import give_to_owner_of, is_initialised, is_sealed, seal, write_durably, write_role_settings
+from actions.postgres_files import (
+    give_to_owner_of,
+    is_initialised,
+    is_sealed,
+    remove_placeholders,
+    seal,
+    write_durably,
+    write_role_settings,
+)
 from actions.postgres_instance import PostgresInstance, Postmaster, Upstream, passfile_content, sync_setting
 from actions.postgres_keep import keep_folder, rewind_is_unfinished
 from actions.postgres_offline import OfflineFacts, read_offline
@@ -99,6 +107,7 @@ class Start(PostgresAction[Postmaster]):
         seal(self.instance.data_dir)
         write_durably(self.instance.passfile, passfile_content(self.instance.replication))
         write_role_settings(self.instance.data_dir, self._settings)
+        remove_placeholders(self.instance.data_dir)
         remove_stale_locks(self.instance.data_dir, self.instance.socket_dir, self.instance.port)
         _make_log(self.instance.log_file, self.instance.data_dir)
 

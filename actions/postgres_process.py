@@ -76,14 +76,21 @@ def remove_stale_locks(data_dir: Path, socket_dir: Path, port: int) -> None:
     """Remove postmaster.pid and the socket's lock when they are this directory's and provably nobody's: nothing works here any more.
 
     Postgres itself trusts any living process of its user with the noted number: a number used anew, or a killed server that nobody has
-    reaped yet. The shared memory of the dead is found again by the directory's inode, so nothing is lost with the file.
+    reaped yet. It also refuses an empty lock, which a server killed in its first instants leaves. The shared memory of the dead is found
+    again by the directory's inode, so nothing is lost with the file.
     """
     lock, socket_lock = data_dir / "postmaster.pid", socket_dir / f".s.PGSQL.{port}.lock"
     if processes_of(data_dir):
         return
-    if _lines(socket_lock)[1:2] == [os.fsencode(data_dir.resolve())]:
+    if _is_empty(socket_lock) or _lines(socket_lock)[1:2] == [os.fsencode(data_dir.resolve())]:
         socket_lock.unlink(missing_ok=True)
     lock.unlink(missing_ok=True)
+
+
+def _is_empty(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size == 0
+    return False
 
 
 def leftovers(program: str, argument: Path) -> tuple[int, ...]:

@@ -2,12 +2,13 @@
 
 Promote is the ONLY thing in quorate that makes a Postgres take writes. It does so on one open connection to the very life that was armed
 (pid and start), asks for permission right before and right after, and seals while the promotion is still under way: Postgres removes
-standby.signal as it ends recovery, some instants before it takes the first write, and the file is put back as soon as it is seen gone.
+standby.signal as it ends recovery, an instant before it takes the first write, and the file is put back within about a millisecond.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -75,11 +76,11 @@ class Promote(PostgresAction[Promoted]):
         self._requested = False
 
     async def apply(self, guard: Guard) -> Promoted:
-        """As every action; but a promotion that was asked for and is late is undone: nobody would be there to seal it."""
+        """As every action; but a promotion that was asked for and is late, or could not be sealed, is undone: nobody would mend that."""
         try:
             return await super().apply(guard)
-        except ActionTimeout:
-            if self._requested:
+        except ActionError as error:
+            if self._requested and (isinstance(error, ActionTimeout) or not files.is_sealed(self.instance.data_dir)):
                 await self.undo()
             raise
 
@@ -109,13 +110,17 @@ class Promote(PostgresAction[Promoted]):
         connection = await self._be_the_armed_one()
         guard.permit()
         self._requested = True
-        await within(connection, fetch(connection, "SELECT pg_promote(false)"), self.instance.query_timeout_s)
-        while (await read_standing(self.session)).in_recovery:
+        stop = threading.Event()
+        sealing = asyncio.ensure_future(asyncio.to_thread(files.seal_again, self.instance.data_dir, stop))
+        try:
+            await within(connection, fetch(connection, "SELECT pg_promote(false)"), self.instance.query_timeout_s)
+            while (await read_standing(self.session)).in_recovery:
+                await self._keep_permission(guard)
+                await asyncio.sleep(POLL_S)
             await self._keep_permission(guard)
-            if not files.is_sealed(self.instance.data_dir):
-                await asyncio.to_thread(files.seal, self.instance.data_dir)
-            await asyncio.sleep(POLL_S)
-        await self._keep_permission(guard)
+        finally:
+            stop.set()
+            await sealing
 
     async def _keep_permission(self, guard: Guard) -> None:
         try:

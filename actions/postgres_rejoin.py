@@ -173,9 +173,8 @@ class Copy(_Rejoin):
         staging = await asyncio.to_thread(make_staging, instance.data_dir, instance.owner_uid)
         free = shutil.disk_usage(staging).free
         if free < needed + SPARE_BYTES:
-            raise ActionError(
-                f"no room for a base copy: {staging.parent} has {free >> 20} MiB free, {(needed + SPARE_BYTES) >> 20} MiB are needed"
-            )
+            room = f"{free >> 20} MiB are free, {(needed + SPARE_BYTES) >> 20} MiB are needed"
+            raise ActionError(f"no room for a base copy in {staging.parent}: {room}")
         source = instance.remote_conninfo(self.upstream, instance.replication, None)
         arguments = ["-D", str(staging), "-d", source, "-w", "-X", "stream", "-c", "fast", "-R"]
         done = await run(instance, "pg_basebackup", *arguments, timeout_s=self.timeout_s, login=instance.replication)
@@ -234,6 +233,8 @@ def swap_is_unfinished(data_dir: Path) -> bool:
 def swap(data_dir: Path) -> None:
     """Replace the old files by the complete copy's. Interrupted anywhere, nothing here can be started, and a repeat finishes."""
     staging = staging_folder(data_dir)
+    if not (staging / COMPLETE).is_file():
+        raise ActionError(f"there is no complete copy in {staging}: nothing is removed")
     if not (staging / MOVING).exists():
         _remove_old(data_dir, staging)
         files.write_durably(staging / MOVING, b"")

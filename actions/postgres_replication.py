@@ -43,7 +43,8 @@ class StopReceiving(PostgresAction[FinalPosition]):
     """Receive from nobody, for good, and say how far this standby has come. Replay may go on; what was received counts.
 
     Where the upstream died as a timeline had just begun, this standby may know that timeline's history and yet not have come to its
-    beginning; Postgres would then write a false history at the next promotion, so the server is started anew without it (rare, 0.3 s).
+    beginning; Postgres would then write a false history at the next promotion, so the server is started anew without it. That is rare, and
+    takes as long as a start.
     """
 
     name = "stop_receiving"
@@ -51,6 +52,7 @@ class StopReceiving(PostgresAction[FinalPosition]):
     def __init__(self, instance: PostgresInstance, session: PostgresSession, kill_tree: KillTree) -> None:
         super().__init__(instance, session)
         self.timeout_s = instance.stop_receiving_timeout_s
+        self._starts_anew = False
         self._kill_tree = kill_tree
 
     async def is_done(self) -> bool:
@@ -74,6 +76,7 @@ class StopReceiving(PostgresAction[FinalPosition]):
         return position
 
     async def _start_without(self, futures: tuple[int, ...], guard: Guard) -> None:
+        self._starts_anew = True
         await Stop(self.instance, self.session, self._kill_tree).apply(guard)
         await asyncio.to_thread(files.forget_futures, self.instance.data_dir, futures)
         await Start(self.instance, self.session).apply(guard)
@@ -83,6 +86,8 @@ class StopReceiving(PostgresAction[FinalPosition]):
             raise ActionError("a receiver still runs")
 
     def lateness(self) -> str:
+        if self._starts_anew:
+            return "it is starting anew, without the history of a timeline that it never came to"
         return "its replay is busy or blocked, so that it does not let go of its receiver"
 
 

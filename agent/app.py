@@ -14,6 +14,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -46,9 +47,9 @@ from agent.reporting.audit import Audit, EventKind
 from agent.reporting.chronicle import Chronicle
 from agent.reporting.log_setup import configure_logging
 from agent.reporting.metrics import CheckKey, Metrics
-from agent.web.access import Access
-from agent.web.server import Serving, make_app, serve
-from agent.web.tokens import load_tokens
+
+if TYPE_CHECKING:
+    from agent.web.server import Serving
 
 log = structlog.get_logger()
 
@@ -185,7 +186,11 @@ class App:
         sd_notify.notify("READY=1")
 
     async def _serve(self, parts: Parts, face: NodeFace) -> None:
-        """Listen on this node's address of `nodes`."""
+        """Listen on this node's address of `nodes`. Imported only now: a restarted agent first renews."""
+        from agent.web.access import Access  # noqa: PLC0415 - see above
+        from agent.web.server import make_app, serve  # noqa: PLC0415
+        from agent.web.tokens import load_tokens  # noqa: PLC0415
+
         api = parts.configuration.api
         tokens = None if api.tokens_file is None else load_tokens(api.tokens_file)
         edge = make_app(face, parts.metrics, Access(tokens, private=api.private))

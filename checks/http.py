@@ -148,7 +148,7 @@ def _matches(code: int, expected: str) -> bool:
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
-    while len(body) < BODY_LIMIT_BYTES and (part := await response.content.read(BODY_LIMIT_BYTES - len(body))):
+    while part := await response.content.read(BODY_LIMIT_BYTES - len(body)):  # nothing more is read at the limit
         body += part
     return bytes(body)
 

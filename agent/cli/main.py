@@ -7,7 +7,6 @@ A user's mistake is one clear line on standard error, never a traceback. `--help
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from typing import Annotated
 
@@ -33,8 +32,7 @@ def run(argv: list[str]) -> int:
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read us has enough
-        _drop_output()
+    except (BrokenPipeError, SystemExit):  # whoever read us has enough (the library sees it first, and leaves)
         return NO
     except typer.TyperException as error:
         return _say_usage(error)
@@ -101,9 +99,3 @@ def _say_error(error: QuorateError) -> int:
 def _complain(sentence: str, prefix: str = "quorate: ") -> None:
     with contextlib.suppress(OSError, ValueError):
         print(f"{prefix}{sentence}", file=sys.stderr)  # noqa: T201 - the command line's own voice
-
-
-def _drop_output() -> None:
-    """Python flushes standard output once more at its end: let that go nowhere."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -136,7 +136,7 @@ def _carry_out(order: Order, configuration: Configuration, node: str | None, tok
     known_group(configuration, order.group)
     _known_member(configuration, order)
     client = client_here(configuration, node, token_file)
-    if not order.yes and sys.stdin.isatty() and not typer.confirm(order.question, err=True):
+    if not order.yes and sys.stdin.isatty() and not _agrees(order.question):
         raise Refused("nothing was done")
     wish = {"kind": order.kind, "group": order.group, "node": order.node, "who": _who(), "why": order.reason}
     answer = client.post("/api/v1/intents", wish)
@@ -146,6 +146,15 @@ def _carry_out(order: Order, configuration: Configuration, node: str | None, tok
         _report(order, identity, None)
         return
     _report(order, identity, _wait(client, order.group, identity))
+
+
+def _agrees(question: str) -> bool:
+    """Ask the person; beside the answer, so that standard output stays the command's own (typer's question leaves a blank there)."""
+    typer.echo(f"{question} [y/N]: ", nl=False, err=True)
+    typed = sys.stdin.readline()
+    if not typed:
+        raise typer.Abort
+    return typed.strip().lower() in {"y", "yes"}
 
 
 def _known_member(configuration: Configuration, order: Order) -> None:

@@ -11,7 +11,7 @@ from agent.decision.view import Candidacy, FenceLayer, GroupSpec
 from agent.errors import ConfigurationError, UsageError
 
 NODE_VARIABLE = "QUORATE_NODE"
-AUTO_FENCES = frozenset({FenceLayer.WATCHDOG})
+AUTO_FENCES = frozenset({FenceLayer.SEAL, FenceLayer.WATCHDOG})
 """What `fence: auto` demands at least; more stand where the host can."""
 
 

@@ -33,10 +33,8 @@ LAST_READ_S = 1.0
 """What a wait allows its readings at least: with a hung disk it is late by this much, at most."""
 WATCH_S = 0.02
 """Between two looks of a waiting agent at the store's version."""
-GUARD_LOOKS = 5
-"""Looks between two checks that the file is still the one that was opened: each 100 ms."""
 SWEEP_LOOKS = 25
-"""Looks between two searches for sessions whose process is gone: two searches a second, only while somebody waits."""
+"""Looks between two searches for sessions whose process is gone, and for a file that is gone: twice a second while somebody waits."""
 MAX_NAME_LENGTH = 200
 
 T = TypeVar("T")
@@ -67,21 +65,20 @@ class Watcher:
         finally:
             with self._lock:
                 self._bells.discard(entry)
-                if not self._bells:
+                if not self._bells and not self._stopped:
                     self._wanted.clear()
 
     def stop(self) -> None:
         """End the thread; it closes its connection."""
-        self._stopped = True
-        self._wanted.set()
+        with self._lock:
+            self._stopped = True
+            self._wanted.set()
 
     def _look(self) -> None:
         looks, version = 0, -1
         while not self._stopped:
             try:
                 seen = self._store.version()
-                if looks % GUARD_LOOKS == 0:
-                    self._store.guard.check()
                 if looks % SWEEP_LOOKS == 0 and self._store.has_dead_sessions():
                     self._on_dead_session()
             except CoordinationError:
@@ -125,10 +122,10 @@ class LocalCoordinator:
 
         try:
             stores = await writer.run(open_stores, OWN_TIMEOUT_S)
-        except LateAnswer:
-            raise CoordinationError(f"{path} could not be opened within {OWN_TIMEOUT_S:g} s") from None
-        except BaseException:
+        except BaseException as error:
             writer.stop()
+            if isinstance(error, LateAnswer):
+                raise CoordinationError(f"{path} could not be opened within {OWN_TIMEOUT_S:g} s") from None
             raise
         return cls(path, clock, stores, (writer, reader))
 
@@ -170,7 +167,8 @@ class LocalCoordinator:
                 if snapshot.index != index or left_s <= 0:
                     return snapshot
                 try:
-                    await asyncio.wait_for(bell.wait(), left_s)
+                    async with asyncio.timeout(left_s):  # not wait_for: on 3.11 it loses a cancellation that meets the bell
+                        await bell.wait()
                 except TimeoutError:
                     return snapshot
 

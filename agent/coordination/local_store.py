@@ -282,6 +282,6 @@ class Store:
         self.guard.check()
 
     def _roll_back(self) -> None:
-        if self._db.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error):  # the error that brought us here is the one to tell
+            if self._db.in_transaction:
                 self._db.execute("ROLLBACK")

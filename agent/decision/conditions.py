@@ -60,7 +60,7 @@ def renewal_is_due(ctx: Context) -> bool:
 
 
 def _was_just_refused(ctx: Context) -> bool:
-    """A refused attempt is forgotten, so the next one is due at once: a short pause, never the growing one, which could outlast the lease."""
+    """A refused attempt is forgotten, so the next is due at once: a short pause, never the growing one, which could outlast the lease."""
     last = ctx.view.outcomes.get(RenewLease.__name__)
     return last is not None and not last.ok and observer_elapsed_s(last.ended, ctx.now) < BACKOFF_S
 
@@ -101,7 +101,8 @@ def is_unformed_stray(ctx: Context) -> bool:
 
 def is_crashed(ctx: Context) -> bool:
     """The first process is gone, others are left. In its own pause the operator's hands are on it."""
-    return ctx.state is ServiceState.CRASHED and not (paused(ctx) and ctx.is_holder_by_record)
+    starting = ctx.in_flight(StartService)
+    return ctx.state is ServiceState.CRASHED and not starting and not (paused(ctx) and ctx.is_holder_by_record)
 
 
 def must_prove_down(ctx: Context) -> bool:

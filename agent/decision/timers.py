@@ -1,63 +1,93 @@
 """When the same view would lead to another decision by time alone. Pure.
 
-A moment too early costs a turn; a moment too late costs outage. So every bound that a rule compares with the time is listed here.
+A moment too early costs a turn; a moment too late costs outage. So every bound that a rule compares with the time is listed here, each
+as its rule counts it: a holder's time is over by the clock that ran faster, everybody else's by the slower one. A test steps through
+time over random views and finds what is missing.
 """
 
 from __future__ import annotations
 
-from agent.coordination.lease import Terms
-from agent.decision.command import Command
-from agent.decision.conditions import RECEIVER_PATIENCE_S
-from agent.decision.context import Context
-from agent.decision.safeguards import debt_is_over
-from agent.decision.succession import turn_comes_at
-from agent.instant import Instant, observer_elapsed_s
+import math
+from collections.abc import Iterator
 
-LONGEST_S = 1.0
+from agent.decision.candidate import GATHERING_S
+from agent.decision.conditions import RECEIVER_PATIENCE_S
+from agent.decision.context import BACKOFF_S, BLIND_PERIODS, Context
+from agent.decision.intents import INTENT_TIMEOUT_S
+from agent.decision.quorum import FRESH_PERIODS
+from agent.decision.succession import turn_comes_at
+from agent.instant import NANOSECONDS, Instant
+
+LONGEST_NS = NANOSECONDS
 """A turn at least this often, whatever happens."""
+SLACK_NS = 2
+"""Rules compare seconds as floats: a wake-up exactly at a bound could come a nanosecond before it, and the bound would be missed."""
+
+Bound = tuple[Instant | None, float]
+"""So many seconds after a moment; None: there is no such moment."""
 
 
 def wake_up(ctx: Context) -> Instant:
-    """The next moment at which to decide again, unless something happens before."""
-    latest = ctx.now.after(LONGEST_S)
-    coming = [moment for moment in _moments(ctx) if moment is not None and observer_elapsed_s(moment, ctx.now) < 0]
-    for moment in coming:
-        latest = latest.earlier(moment)
-    return latest
+    """The next moment at which to decide again, unless something happens before. Always in the future, by both clocks."""
+    held = [min(left) for left in _left_ns(ctx, _holder_bounds(ctx))]
+    seen = [max(left) for left in _left_ns(ctx, _observer_bounds(ctx))]
+    pause_ns = min([LONGEST_NS, *(left for left in (*held, *seen) if left > 0)])
+    return Instant(ctx.now.boot_ns + pause_ns, ctx.now.raw_ns + pause_ns)
 
 
-def _moments(ctx: Context) -> list[Instant | None]:
-    return [*_lease_moments(ctx), *_retry_moments(ctx), *_service_moments(ctx)]
+def _left_ns(ctx: Context, bounds: Iterator[Bound]) -> Iterator[tuple[int, int]]:
+    """What is left until each bound, by either clock."""
+    for moment, seconds in bounds:
+        if moment is not None:
+            length_ns = math.ceil(seconds * NANOSECONDS) + SLACK_NS
+            yield moment.boot_ns + length_ns - ctx.now.boot_ns, moment.raw_ns + length_ns - ctx.now.raw_ns
 
 
-def _lease_moments(ctx: Context) -> list[Instant | None]:
-    sight, terms = ctx.view.lease.sight, ctx.group.terms
-    moments: list[Instant | None] = [ctx.deadline, turn_comes_at(ctx)]
-    if ctx.tenure is not None and ctx.tenure.last_sent is not None:
-        moments.append(ctx.tenure.last_sent.after(ctx.group.renew_s))
-    if ctx.tenure is not None and ctx.tenure.began is not None and not debt_is_over(ctx) and ctx.tenure.record.debt is not None:
-        moments.append(ctx.tenure.began.after(ctx.tenure.record.debt.wait_s))
-    if sight is not None and ctx.tenure is None:
-        moments += [sight.since.after(terms.ttl_s / 2), sight.since.after(_longest_wait_s(sight.wait_s, terms))]
-    return moments
+def _holder_bounds(ctx: Context) -> Iterator[Bound]:
+    group, tenure = ctx.group, ctx.tenure
+    yield ctx.deadline, 0
+    yield ctx.deadline, -group.terms.fence_budget_s
+    yield ctx.view.fences.armed_deadline, 0
+    yield None if tenure is None else tenure.last_sent, group.renew_s
+    yield ctx.memory.sync_missing_since, group.sync_timeout_s
 
 
-def _longest_wait_s(seen_s: float, own: Terms) -> float:
-    return max(seen_s, own.takeover_wait_s)
+def _observer_bounds(ctx: Context) -> Iterator[Bound]:
+    yield from _lease_bounds(ctx)
+    yield from _witness_bounds(ctx)
+    yield from _service_bounds(ctx)
+    for outcome in ctx.view.outcomes.values():
+        yield ctx.retry_at(type(outcome.command)), 0
+        yield outcome.ended, BACKOFF_S
+    for intent in ctx.view.intents:
+        yield intent.seen, INTENT_TIMEOUT_S
 
 
-def _retry_moments(ctx: Context) -> list[Instant | None]:
-    kinds: set[type[Command]] = {type(o.command) for o in ctx.view.outcomes.values()}
-    return [ctx.retry_at(kind) for kind in kinds]
+def _lease_bounds(ctx: Context) -> Iterator[Bound]:
+    sight, terms, tenure = ctx.view.lease.sight, ctx.group.terms, ctx.tenure
+    if sight is not None:
+        yield sight.since, terms.ttl_s / 2
+        yield sight.since, max(sight.wait_s, terms.takeover_wait_s)
+    yield turn_comes_at(ctx), 0
+    yield ctx.vacancy_began, GATHERING_S
+    if tenure is not None and tenure.record.debt is not None:
+        yield tenure.began, tenure.record.debt.wait_s
 
 
-def _service_moments(ctx: Context) -> list[Instant | None]:
-    follow, missing = ctx.view.outcomes.get("FollowLeader"), ctx.memory.sync_missing_since
-    since = ctx.view.service.since
-    return [
-        None if follow is None else follow.ended.after(RECEIVER_PATIENCE_S),
-        None if missing is None else missing.after(ctx.group.sync_timeout_s),
-        None if since is None else since.after(ctx.group.terms.ttl_s),
-        None if since is None else since.after(ctx.group.patience_s),
-        None if ctx.memory.situation_since is None else ctx.memory.situation_since.after(ctx.group.restart_timeout_s),
-    ]
+def _witness_bounds(ctx: Context) -> Iterator[Bound]:
+    """How long what was seen and heard counts."""
+    seen, renew_s = ctx.view.observation, ctx.group.renew_s
+    yield ctx.view.coordination.answered, BLIND_PERIODS * renew_s
+    for member in ctx.view.members.values():
+        yield member.moved, FRESH_PERIODS * renew_s
+    if seen is not None:
+        yield seen.asked, FRESH_PERIODS * renew_s
+        yield seen.since, ctx.group.patience_s
+
+
+def _service_bounds(ctx: Context) -> Iterator[Bound]:
+    follow, since = ctx.view.outcomes.get("FollowLeader"), ctx.view.service.since
+    yield None if follow is None else follow.ended, RECEIVER_PATIENCE_S
+    yield since, ctx.group.terms.ttl_s
+    yield since, ctx.group.patience_s
+    yield ctx.memory.unwritable_since, ctx.group.restart_timeout_s

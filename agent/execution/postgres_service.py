@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from agent.coordination.lease import Position, Promotion
 from agent.decision.command import RejoinMode
 from agent.decision.view import Branch, ServiceView
 from agent.observation.postgres_reader import Offline, PostgresReader, ReaderTools
-from agent.watchdog.process import kill_tree, members_of
+from agent.watchdog.process import age_s, kill_tree, members_of
 from checks.network import ProbeFailed, Reason
 from checks.postgres_client import Connection
 
@@ -39,7 +40,7 @@ class PostgresService:
         self._reader_session = PostgresSession(instance)
         """Facts are read on a connection of their own, so that no action stands in their way."""
         addresses = {(upstream.host, upstream.port): name for name, upstream in upstreams.items()}
-        tools = ReaderTools(self._connect, self._members, self._offline, self._newest_timeline, self._history, addresses)
+        tools = ReaderTools(self._connect, self._oldest_s, self._offline, self._newest_timeline, self._history, addresses)
         self._reader = PostgresReader(instance.data_dir, tools)
 
     @property
@@ -64,8 +65,12 @@ class PostgresService:
         except ActionError as error:
             raise ProbeFailed(Reason.STARTING, str(error)) from None
 
-    def _members(self) -> tuple[int, ...]:
-        return members_of(str(self._instance.data_dir), self.owner_uid)
+    def _oldest_s(self) -> float | None:
+        ages = []
+        for pid in members_of(str(self._instance.data_dir), self.owner_uid):
+            with contextlib.suppress(OSError):
+                ages.append(age_s(pid))
+        return max(ages, default=None)
 
     def _newest_timeline(self) -> int:
         return newest_timeline(self._instance.data_dir)

@@ -170,13 +170,15 @@ class WatchdogClient:
             return f"; its last words: {lines[-1]}" if lines else ""
         return ""
 
-    def _reap(self) -> None:
-        """A watchdog that we started and that died is our child."""
-        if self._child is not None:
-            with contextlib.suppress(ChildProcessError):
-                if os.waitpid(self._child, os.WNOHANG)[0] == 0:
-                    return
-            self._child = None
+    def _reap(self) -> bool:
+        """A watchdog that we started is our child: take it off the list when it is dead. Whether it still lives."""
+        if self._child is None:
+            return False
+        with contextlib.suppress(ChildProcessError):
+            if os.waitpid(self._child, os.WNOHANG)[0] == 0:
+                return True
+        self._child = None
+        return False
 
     # ------------------------------------------------------------------ what can be asked of it
 

@@ -23,6 +23,9 @@ QUIET = frozenset({Reason.STARTING, Reason.STOPPING, Reason.REFUSED, Reason.CLOS
 """A server that comes or goes says these; none of them makes it HUNG."""
 
 
+YOUNG_S = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Offline:
     """What the files of a stopped server say."""
@@ -37,8 +40,8 @@ class ReaderTools:
     """What the reader is lent by whoever builds it."""
 
     connect: Callable[[float], Awaitable[Connection]]
-    members: Callable[[], tuple[int, ...]]
-    """Pids of every process of the service, by its data directory."""
+    oldest_s: Callable[[], float | None]
+    """The age of the oldest process of the service; None: there is none. Found by the data directory, not by a pid."""
     offline: Callable[[], Awaitable[Offline]]
     newest_timeline: Callable[[], int]
     """The timeline that was written or received last, by the names of the WAL segments."""
@@ -92,7 +95,11 @@ class PostgresReader:
         """Nothing runs, or only what a dead postmaster left."""
         if not (self._data_dir / "PG_VERSION").exists():
             return ServiceView(ServiceState.DOWN, sentence="there is no data", initialised=False)
-        if await asyncio.to_thread(self._tools.members):
+        oldest_s = await asyncio.to_thread(self._tools.oldest_s)
+        if oldest_s is not None:
+            # A server in its first instants has no lock file yet: it is no remains of a crash.
+            if oldest_s < YOUNG_S:
+                return ServiceView(ServiceState.STARTING, sentence="a process of it has just been started")
             return ServiceView(ServiceState.CRASHED, sentence="its postmaster is gone; other processes of it are left")
         if self._offline is None:
             self._offline = await self._tools.offline()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from itertools import product
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -258,6 +259,8 @@ class Metrics:
         for group in self._groups:
             for layer in FenceLayer:
                 self._counter("quorate_fences_total", group, layer.value)
+            for reason, outcome in product(HistoryReason, FailoverOutcome):  # without a zero before it, the first failover is no increase
+                self._counter("quorate_failovers_total", group, reason.value, outcome.value)
 
     def _forget_others(self) -> None:
         checks = {(key.check, key.kind, key.level) for key in self._checks}

@@ -21,6 +21,8 @@ from agent.errors import WatchdogError
 from agent.execution.watchdog_client import WatchdogClient
 from agent.watchdog import protocol
 from agent.watchdog.evidence import is_writable
+from tests.plugins.left_out import left_out
+from tests.polling import eventually_async, holds_async
 from tests.servers.postgres import OS_USER, PostgresServer, own, processes_in
 
 CLOCK = SystemClock()
@@ -75,24 +77,27 @@ async def client(state: Path) -> AsyncIterator[WatchdogClient]:
     yield connection
     await connection.close()
     kill_watchdog(state)
-    await until(lambda: connection._reap() or connection._child is None, "its process is gone")
+    await until(lambda: not connection._reap(), "its process is gone")
 
 
 async def until(condition: Callable[[], object], what: str, timeout_s: float = 15.0) -> float:
     """Seconds until it was so."""
     began = time.monotonic()
-    while not await asyncio.to_thread(condition):
-        assert time.monotonic() - began < timeout_s, what
-        await asyncio.sleep(0.002)
+    await eventually_async(lambda: asyncio.to_thread(condition), timeout_s, what)
     return time.monotonic() - began
 
 
 async def fenced(client: WatchdogClient, times: int) -> None:
     """Wait until the watchdog has fenced so often, and no more often."""
-    async with asyncio.timeout(20):
-        while (fences := (await client.status())[0].fences) < times:  # noqa: ASYNC110 - it happens in another process
-            await asyncio.sleep(0.005)
-    assert fences == times
+
+    async def fences() -> int:
+        return (await client.status())[0].fences
+
+    async def enough() -> bool:
+        return await fences() >= times
+
+    await eventually_async(enough, 20, f"fence {times}")
+    assert await fences() == times
 
 
 def uid_of(server: PostgresServer) -> int:
@@ -128,7 +133,7 @@ async def test_a_passed_deadline_kills_the_whole_tree_within_its_budget(client: 
     await asyncio.to_thread(server.initdb)
     await start_armed(client, server, ahead_s=2.0)
     assert is_writable(str(server.data_dir), uid_of(server)) is True
-    query = [server.bin_dir / "psql", "-XAtq", "-c", "SELECT pg_sleep(60)", server.socket_dsn()]
+    query = [str(server.bin_dir / "psql"), "-XAtq", "-c", "SELECT pg_sleep(60)", server.socket_dsn()]
     with contextlib.ExitStack() as stack:
         sleepers = [stack.enter_context(subprocess.Popen(query, stderr=subprocess.DEVNULL)) for _ in range(10)]  # noqa: ASYNC220
         await until(lambda: server.psql("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'") == "10", "they sleep")
@@ -139,8 +144,9 @@ async def test_a_passed_deadline_kills_the_whole_tree_within_its_budget(client: 
         late_s = time.monotonic() - deadline
         assert all(sleeper.wait(10) != 0 for sleeper in sleepers)
     assert 0 <= late_s < BUDGET_S
+    await fenced(client, 1)
     (report,) = await client.status()
-    assert (report.phase, report.fences) == ("held", 1)
+    assert report.phase == "held"
     print(f"dead {late_s * 1000:.0f} ms after the deadline; the fence took {report.last_fence_ms:.1f} ms")  # noqa: T201
 
 
@@ -156,9 +162,7 @@ async def test_a_primary_started_by_hand_is_killed_and_a_sealed_one_is_not(clien
     await start(server)
     pid = server.pid()
     assert await asyncio.to_thread(server.psql, "SELECT pg_is_in_recovery()") == "t"
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(until(lambda: server.pid() != pid, "", 1.6)), 1.5)
-    assert server.pid() == pid
+    await holds_async(lambda: server.pid() == pid, 1.5, "a sealed server lives")
     with contextlib.suppress(RuntimeError):  # killed under the query
         await asyncio.to_thread(server.psql, "SELECT pg_promote()")
     await fenced(client, 3)  # a standby promoted by hand
@@ -273,9 +277,8 @@ async def test_twenty_fences_under_load_are_all_in_time(client: WatchdogClient, 
             stack.callback(busy.kill)
         late = sorted([await lateness_of_one_fence(client, server, epoch) for epoch in range(1, 21)])
     fence_ms = (await client.status())[0].last_fence_ms
-    print(
-        f"20 fences under load: dead {late[10]:.1f} ms after the deadline (median), {late[-1]:.1f} ms (worst); last fence {fence_ms:.1f} ms"
-    )
+    numbers = f"{late[10]:.1f} ms after the deadline (median), {late[-1]:.1f} ms (worst)"
+    print(f"20 fences under load: dead {numbers}; the last fence took {fence_ms:.1f} ms")  # noqa: T201
     assert late[0] >= 0
     assert late[-1] < BUDGET_S * 1000
 
@@ -292,8 +295,9 @@ async def lateness_of_one_fence(client: WatchdogClient, server: PostgresServer, 
     return (dead.boot_ns - armed.deadline.boot_ns) / 1e6
 
 
-@pytest.mark.skipif(OS_USER is None, reason="only root can guard another user's service and be refused as that user")
 async def test_as_root_it_guards_another_users_service(client: WatchdogClient, make_postgres: MakePostgres) -> None:
+    if OS_USER is None:
+        left_out("no root: guarding another user's Postgres", "run the tests as root")
     server = make_postgres()
     await asyncio.to_thread(server.initdb)
     assert uid_of(server) != os.getuid()

@@ -18,6 +18,7 @@ from _pytest.outcomes import Skipped  # = pytest.skip.Exception, by the name tha
 from tests.install import needs
 
 PROPERTY = "left_out"
+DOES_NOT_APPLY = "does not apply: "
 
 
 class LeftOut(Skipped):
@@ -47,7 +48,7 @@ def require_part(name: str) -> Path:
 
 def does_not_apply(reason: str) -> NoReturn:
     """End a test of a shared suite whose promise this kind does not give. Nothing is missing, so it is skipped, with CI=true too."""
-    raise Skipped(f"does not apply: {reason}")
+    raise Skipped(f"{DOES_NOT_APPLY}{reason}")
 
 
 def is_ci() -> bool:

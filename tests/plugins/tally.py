@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugins.left_out import PROPERTY
+from tests.plugins.left_out import DOES_NOT_APPLY, PROPERTY
 
 VARIABLE = "QUORATE_TALLY"
 
@@ -28,10 +28,8 @@ class Tally:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed or report.skipped or report.when == "call":
             self._count(report.nodeid, report.outcome)
-        for name, value in report.user_properties:
-            if name == PROPERTY and isinstance(value, (list, tuple)):
-                reason, how = value
-                self.left_out[str(reason)] = str(how)
+        if report.skipped:
+            self.left_out |= _left_out(report)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -44,6 +42,16 @@ class Tally:
         parts = nodeid.split("::", maxsplit=1)[0].split("/")
         tier = parts[1] if len(parts) > 1 and parts[0] == "tests" else parts[0]
         self.counts.setdefault(tier, Counter())[outcome] += 1
+
+
+def _left_out(report: pytest.TestReport) -> dict[str, str]:
+    """Why and how, as left_out() said; a skip by other means is told too, for it would be the only one that nobody hears of."""
+    for name, value in report.user_properties:
+        if name == PROPERTY and isinstance(value, (list, tuple)):
+            reason, how = value
+            return {str(reason): str(how)}
+    said = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr).removeprefix("Skipped: ")
+    return {} if said.startswith(DOES_NOT_APPLY) else {said: f"skipped without a way to get it: {report.nodeid}"}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.scenarios.building import Moment
+from agent.decision.memory import Memory
+from tests.scenarios.building import Moment, Scene, build, memory, merge
+from tests.scenarios.reading import load_all
+
+STEPS = [step for scenario in load_all() for step in scenario.steps]
 
 NODES = ["pg1", "pg2", "pg3"]
 STATES = ["down", "starting", "standby", "primary", "crashed", "hung", "unknown"]
@@ -113,27 +118,50 @@ INTENT = st.fixed_dictionaries(
     optional={"to": st.sampled_from(NODES), "epoch": st.sampled_from(EPOCHS), "seen": AGO, "index": st.integers(1, 9)},
 )
 
-GIVEN = some(
-    node=st.sampled_from([*NODES, "edge1"]),
-    group=GROUP,
-    lease=LEASE,
-    tenure=TENURE,
-    service=SERVICE,
-    members=st.dictionaries(st.sampled_from([*NODES, "edge1"]), MEMBER, max_size=3),
-    fences=FENCES,
-    votes=st.dictionaries(st.sampled_from([*NODES, "edge1"]), VOTE, max_size=3),
-    words=st.dictionaries(st.sampled_from(NODES), some(position=PLACES), max_size=3),
-    intents=st.lists(INTENT, max_size=3),
-    observation=st.one_of(st.just("none"), some(writable=st.sampled_from([True, False, "unknown"]), asked=AGO, since=AGO)),
-    in_flight=st.lists(st.sampled_from(COMMANDS), max_size=2),
-    outcomes=st.dictionaries(st.sampled_from(COMMANDS), OUTCOME, max_size=3),
-    answered=st.one_of(AGO, st.just("never")),
-    session=st.just("none"),
-    went_back=st.booleans(),
-    highest_epoch=st.sampled_from([0, 6, 7, 8]),
-)
+WORDS: dict[str, st.SearchStrategy[Any]] = {
+    "node": st.sampled_from([*NODES, "edge1"]),
+    "group": GROUP,
+    "lease": LEASE,
+    "tenure": TENURE,
+    "service": SERVICE,
+    "members": st.dictionaries(st.sampled_from([*NODES, "edge1"]), MEMBER, max_size=3),
+    "fences": FENCES,
+    "votes": st.dictionaries(st.sampled_from([*NODES, "edge1"]), VOTE, max_size=3),
+    "words": st.dictionaries(st.sampled_from(NODES), some(position=PLACES), max_size=3),
+    "intents": st.lists(INTENT, max_size=3),
+    "observation": st.one_of(st.just("none"), some(writable=st.sampled_from([True, False, "unknown"]), asked=AGO, since=AGO)),
+    "in_flight": st.lists(st.sampled_from(COMMANDS), max_size=2),
+    "outcomes": st.dictionaries(st.sampled_from(COMMANDS), OUTCOME, max_size=3),
+    "answered": st.one_of(AGO, st.just("never")),
+    "session": st.just("none"),
+    "lags": st.booleans(),
+    "went_back": st.booleans(),
+    "highest_epoch": st.sampled_from([0, 6, 7, 8]),
+}
 MEMORY = some(
     situation_since=AGO,
     sync_missing_since=AGO,
+    unwritable_since=AGO,
+    vacancy_since=AGO,
     situation=st.sampled_from(["leading", "crashed", "promoting", "vacant"]),
 )
+
+
+def _shifted(raw: Any, by_s: float) -> Any:
+    """The same with every moment later by so much: the words of now, said at another second."""
+    if isinstance(raw, Moment):
+        return Moment(raw + by_s)
+    if isinstance(raw, Mapping):
+        return {key: _shifted(value, by_s) for key, value in raw.items()}
+    return [_shifted(value, by_s) for value in raw] if isinstance(raw, list) else raw
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> tuple[Scene, Memory]:
+    """A step of a real scenario with up to four things said otherwise, and a memory."""
+    step = draw(st.sampled_from(STEPS))
+    given = dict(step.given)
+    for word in draw(st.lists(st.sampled_from(sorted(WORDS)), max_size=4, unique=True)):
+        said = {word: _shifted(draw(WORDS[word]), step.at_s)}
+        given = merge(given, said) if draw(st.booleans()) else {**given, **said}
+    return build(given, step.at_s), memory(_shifted(draw(MEMORY), step.at_s))

@@ -27,6 +27,8 @@ from agent.coordination.lease import (
 )
 from agent.decision import command as commands
 from agent.decision.command import Command, IntentOutcome, RejoinMode
+from agent.decision.context import Context
+from agent.decision.engine import ENGINES
 from agent.decision.memory import Memory
 from agent.decision.quorum import votes_needed
 from agent.decision.situation import Situation
@@ -454,6 +456,7 @@ class Builder:
             coordination=CoordinationView(
                 answered=None if answered == "never" else self._when(answered, 0.1),
                 session=self.session,
+                lags=take("lags", False),
                 went_back=take("went_back", False),
             ),
             lease=self._lease(),
@@ -541,3 +544,9 @@ def memory(said: Mapping[str, Any]) -> Memory:
 def votes_of(*pairs: tuple[str, int]) -> tuple[CountedVote, ...]:
     """Votes as a takeover counts them."""
     return tuple(CountedVote(voter, index) for voter, index in pairs)
+
+
+def context(given: Mapping[str, Any] | None = None, at_s: float = 0.0, **remembered: float) -> Context:
+    """The context of a test: `given` as it would stand in a scenario, and what the memory holds, as seconds since the start."""
+    made = build(resolve(given or {}, at_s), at_s)
+    return Context(made.view, memory(remembered), ENGINES[made.view.group.engine], made.now)

@@ -106,7 +106,8 @@ async def running_group(options: ClusterOptions, *, cuttable: bool = False) -> A
         cluster.start()
         group = TestGroup(cluster, "", Sampler(_conninfos(cluster)), relays)
         group.leader = await group.whole(READY_S)
-        _make_sampler_table(cluster, group.leader)
+        await asyncio.to_thread(_make_sampler_table, cluster, group.leader)
+        await group.whole(READY_S)
         sampler = group.sampler
         sampler.start()
         await eventually_async(lambda: sampler is not None and sampler.wrote() == (group.leader,), 10, "the sampler sees the leader")

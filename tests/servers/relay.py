@@ -16,6 +16,8 @@ class Relay:
         self._open.set()
         self._server: asyncio.Server | None = None
         self._pumps: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._accept, self.host, self.port)
@@ -28,12 +30,22 @@ class Relay:
         self._open.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._waiting.add(task)
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._join(reader, writer)
+        self._waiting.discard(task)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         await self._open.wait()
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.port)
         except OSError:
             writer.transport.abort()
             return
+        self._writers.add(far_writer)
         for source, sink in ((reader, far_writer), (far_reader, writer)):
             task = asyncio.create_task(self._pump(source, sink))
             self._pumps.add(task)
@@ -45,11 +57,15 @@ class Relay:
                 await self._open.wait()
                 sink.write(data)
                 await sink.drain()
-        sink.transport.abort() if self._open.is_set() else None
+        sink.transport.abort()
 
     async def close(self) -> None:
-        for task in list(self._pumps):
+        tasks = [*self._pumps, *self._waiting]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
         if self._server is not None:
             self._server.close()
+            await asyncio.sleep(0)

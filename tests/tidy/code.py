@@ -68,7 +68,7 @@ def files() -> tuple[str, ...]:
 def modules(*folders: str) -> tuple[Module, ...]:
     """The Python files below these folders that say anything."""
     paths = [path for path in files() if path.endswith(".py") and path.split("/")[0] in folders]
-    read = [Module(path, (ROOT / path).read_text(encoding="utf-8")) for path in paths]
+    read = [Module(path, text_of(path)) for path in paths]
     return tuple(module for module in read if module.text.strip())
 
 
@@ -84,10 +84,10 @@ def existing_text(path: str) -> str:
 
 
 def text_of(path: str) -> str:
-    """A file's text; what is not UTF-8 reads as nothing."""
+    """A file's text; what is not UTF-8, or was somebody's passing file, reads as nothing."""
     try:
         return (ROOT / path).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, FileNotFoundError):
         return ""
 
 

@@ -71,6 +71,14 @@ def test_nothing_left_out_is_said_too(house: Path, capfd: pytest.CaptureFixture[
     assert closing(run.run([write(house, "unit", a=PASSES)]), capfd) == (0, ["1 passed, 0 failed", "Nothing was left out."])
 
 
+def test_a_skip_by_other_means_is_said_and_what_does_not_apply_is_not(house: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    skips = "import pytest\n\n@pytest.mark.skipif(True, reason='no sun')\ndef test_skipped(): ...\n"
+    applies_not = 'from tests.plugins.left_out import does_not_apply\n\ndef test_promise():\n    does_not_apply("it flies")\n'
+    lines = closing(run.run([write(house, "unit", a=skips, b=applies_not, c=PASSES)]), capfd)[1]
+    assert lines[0] == "1 passed, 0 failed, 2 skipped"
+    assert lines[1] == "LEFT OUT: no sun (skipped without a way to get it: tests/unit/test_a.py::test_skipped)"
+
+
 def test_with_ci_it_fails(house: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     outcomes = run.run([write(house, "unit", a=PASSES, b=LEAVES_OUT)])

@@ -85,5 +85,6 @@ def _took_a_number_twice(own: ServiceView, record: LeaseRecord, node: str) -> bo
 
 def _is_another_of_its_number(own: ServiceView, leader: MemberView) -> bool:
     """Whether both are on a timeline of one number that branched off at different places: this one followed a promotion that was lost."""
-    known = own.position is not None and leader.position is not None and bool(own.history) and bool(leader.history)
-    return known and own.position.timeline == leader.position.timeline and own.history != leader.history
+    if own.position is None or leader.position is None or not own.history or not leader.history:
+        return False
+    return own.position.timeline == leader.position.timeline and own.history != leader.history

@@ -105,13 +105,17 @@ async def test_a_hung_name_service_is_asked_once_a_name_and_never_blocks_the_loo
 
 
 async def test_a_name_that_is_not_known_has_a_sentence_and_is_asked_anew() -> None:
-    def lookup(_: str) -> list[str]:
+    asked: list[str] = []
+
+    def lookup(host: str) -> list[str]:
+        asked.append(host)
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     resolver = Resolver(lookup)
     for _ in range(2):
         with pytest.raises(ProbeFailed, match=r"db\.example\.test cannot be resolved: Name or service not known"):
             await resolver.resolve("db.example.test")
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 300, "ü" * 80 + ".test"])

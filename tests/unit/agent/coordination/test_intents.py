@@ -76,6 +76,13 @@ async def test_without_a_readable_lease_an_intent_speaks_of_epoch_0(coordinator:
     assert stored.epoch == 0
 
 
+async def test_a_name_that_is_taken_is_refused(coordinator: LocalCoordinator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CLOCK, "nonce", lambda: "same")
+    await ask(coordinator)
+    with pytest.raises(CoordinationRefused, match="was not stored"):
+        await ask(coordinator)
+
+
 async def test_a_finished_intent_is_off_the_list_and_says_how_it_ended(coordinator: LocalCoordinator) -> None:
     identity = await ask(coordinator)
     await finish(coordinator, identity)

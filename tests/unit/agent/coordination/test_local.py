@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.clock import SystemClock
+from agent.coordination import local
 from agent.coordination.coordinator import Committed, Coordinator, Operation, Snapshot, Verb
 from agent.coordination.local import LocalCoordinator
 from agent.coordination.local_file import make_if_absent
@@ -92,6 +93,18 @@ async def test_a_hung_store_does_not_stop_the_loop(coordinator: LocalCoordinator
         assert longest_s < 0.25
 
 
+@pytest.mark.parametrize("ticks", range(5))
+async def test_a_cancel_that_meets_a_ringing_bell_is_not_lost(coordinator: LocalCoordinator, ticks: int) -> None:
+    task = await begin_wait(coordinator)
+    next(iter(coordinator._watcher._bells))[1].set()
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(5):
+            await task
+
+
 async def test_a_wait_on_a_cancelled_task_leaves_no_bell(coordinator: LocalCoordinator) -> None:
     task = await begin_wait(coordinator)
     assert coordinator._watcher._bells
@@ -102,9 +115,29 @@ async def test_a_wait_on_a_cancelled_task_leaves_no_bell(coordinator: LocalCoord
     assert not coordinator._watcher._wanted.is_set(), "it looks though nobody waits"
 
 
+async def test_a_change_right_after_a_look_is_not_missed(
+    coordinator: LocalCoordinator, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, read = await LocalCoordinator.open(path, SystemClock()), coordinator.read
+    index = (await coordinator.read("pg/", 5)).index
+
+    async def read_then_change(folder: str, timeout_s: float) -> Snapshot:
+        snapshot = await read(folder, timeout_s)
+        if not snapshot.entries:
+            await writer.transact(PUT, 5)
+            await next(iter(coordinator._watcher._bells))[1].wait()
+        return snapshot
+
+    monkeypatch.setattr(coordinator, "read", read_then_change)
+    async with asyncio.timeout(5):
+        assert (await coordinator.wait("pg/", index, 60)).entries
+    await writer.close()
+
+
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
 async def test_a_file_that_is_taken_away_is_an_error_for_every_call(coordinator: LocalCoordinator, path: Path, how: str) -> None:
     session = await coordinator.open_session("one")
+    await coordinator.wait("pg/", (await coordinator.read("pg/", 5)).index, 0.1)  # the watching thread has seen all changes of before
     waiting = await begin_wait(coordinator)
     if how == "deleted":
         path.unlink()
@@ -125,6 +158,31 @@ async def test_a_file_that_is_taken_away_is_an_error_for_every_call(coordinator:
     for call in calls:
         with pytest.raises(CoordinationError, match="deleted or replaced"):
             await call
+
+
+async def test_a_wait_notices_a_session_whose_process_is_gone(coordinator: LocalCoordinator, path: Path) -> None:
+    session = await coordinator.open_session("one")
+    await coordinator.transact((Operation(Verb.LOCK, "pg/key", session=session, value=b"1"),), 5)
+    waiting = await begin_wait(coordinator)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("UPDATE sessions SET started = 1")  # its pid is somebody else's by now
+    async with asyncio.timeout(5):
+        assert (await waiting).entries["pg/key"].session is None
+
+
+async def test_closing_under_a_wait_ends_the_watching_thread(coordinator: LocalCoordinator) -> None:
+    waiting = await begin_wait(coordinator)
+    await coordinator.close()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await asyncio.to_thread(coordinator._watcher._thread.join, 5)
+    assert not coordinator._watcher._thread.is_alive()
+
+
+async def test_a_disk_that_hangs_at_the_start_is_one_sentence(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "OWN_TIMEOUT_S", 0.0)
+    with pytest.raises(CoordinationError, match="could not be opened within 0 s"):
+        await LocalCoordinator.open(path, SystemClock())
 
 
 async def test_a_wait_wakes_within_two_looks_of_a_change(coordinator: LocalCoordinator, path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.coordination import local_file
-from agent.coordination.local_file import FileGuard, connect, file_system, make_if_absent, refuse_network
+from agent.coordination.local_file import FileGuard, connect, file_system, make_if_absent, refuse_network, sentence
 from agent.errors import CoordinationError, CoordinationRefused
 
 
@@ -94,6 +94,23 @@ def test_a_store_that_is_gone_is_not_made_by_connecting(tmp_path: Path) -> None:
     with pytest.raises(CoordinationRefused, match="cannot be opened"):
         connect(tmp_path / "store.db", 5)
     assert [file.name for file in tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, "another process has locked"),
+        (sqlite3.SQLITE_FULL, "is full"),
+        (sqlite3.SQLITE_READONLY, "cannot be opened for writing by this user"),
+        (sqlite3.SQLITE_NOTADB, "is damaged or no quorate store"),
+        (sqlite3.SQLITE_IOERR_FSYNC, "the disk of /x failed"),
+        (sqlite3.SQLITE_ERROR, "/x: boom"),
+    ],
+)
+def test_each_error_of_sqlite_has_its_sentence(code: int, expected: str) -> None:
+    error = sqlite3.OperationalError("boom")
+    error.sqlite_errorcode = code
+    assert expected in sentence(error, Path("/x"))
 
 
 # ---------------------------------------------------------------------------------------------------- network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -93,6 +94,28 @@ def test_a_damaged_file_is_one_sentence(path: Path) -> None:
         read_all(path)
 
 
+def test_a_disk_that_fails_at_commit_leaves_the_outcome_unknown(store: Store, path: Path) -> None:
+    put(store, "pg/key")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{path}-wal").stat().st_size, hard))
+    try:
+        with pytest.raises(CoordinationError, match=r"the disk of .* failed .*unknown") as error:
+            put(store, "pg/other")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not isinstance(error.value, CoordinationRefused)
+    put(store, "pg/other")
+
+
+def test_a_store_that_cannot_be_read_is_one_sentence(path: Path) -> None:
+    with closing(Store(path, 5)) as keeper:
+        store = Store(path, 5, keeper.guard)
+        store.close()
+        for call in (store.version, store.identity, store.has_dead_sessions):
+            with pytest.raises(CoordinationError, match=r"store\.db: "):
+                call()
+
+
 def test_folder_indexes_count_deletions_and_stay_with_their_folder(store: Store) -> None:
     put(store, "a/key")
     index = put(store, "b/key")
@@ -105,12 +128,14 @@ def test_folder_indexes_count_deletions_and_stay_with_their_folder(store: Store)
 
 def test_remembered_deletions_are_bounded_and_no_folder_goes_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_store, "MAX_TOMBSTONES", 10)
-    for number in range(50):
-        index = put(store, f"f{number % 25}/key")
-        before = store.read(f"f{number % 25}/").index
-        store.transact((Operation(Verb.DELETE_CAS, f"f{number % 25}/key", index=index),), 5, claim)
-        assert store.read(f"f{number % 25}/").index > before
-        assert store._db.execute("SELECT count(*) FROM tombstones").fetchone()[0] <= 11
+    seen: dict[str, int] = {}
+    for folder in (f"f{number}/" for number in range(25)):
+        index = put(store, f"{folder}key")
+        store.transact((Operation(Verb.DELETE_CAS, f"{folder}key", index=index),), 5, claim)
+        seen[folder] = store.read(folder).index
+        assert seen[folder] > index
+        assert store._db.execute("SELECT count(*) FROM tombstones").fetchone()[0] <= 10
+        assert all(store.read(earlier).index >= before for earlier, before in seen.items())
 
 
 def test_a_key_made_anew_needs_no_tombstone(store: Store) -> None:
@@ -151,6 +176,33 @@ def test_a_refused_transaction_still_releases_the_locks_of_the_dead(store: Store
     assert (released.session, released.value) == (None, b"1")
     assert released.index > locked.index
     assert not store.has_dead_sessions()
+
+
+def test_a_refused_transaction_leaves_nothing_behind_when_a_dead_session_is_released_with_it(store: Store) -> None:
+    store.open_session("dead", "name", 5, claim)
+    kill(store, "dead")
+    write, fail = Operation(Verb.SET, "pg/key", value=b"1"), Operation(Verb.CHECK_INDEX, "pg/absent", index=1)
+    assert isinstance(store.transact((write, fail), 5, claim), Refused)
+    assert not store.has_dead_sessions()
+    assert store.read("").entries == {}
+
+
+def test_a_change_holds_the_write_lock_from_its_first_reading_on(store: Store, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.open_session("alive", "name", 5, claim)
+    looked: list[bool] = []
+
+    def look(*_: object) -> bool:
+        with (
+            closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            other.execute("BEGIN IMMEDIATE")
+        looked.append(True)
+        return False
+
+    monkeypatch.setattr(local_store, "is_over", look)
+    put(store, "pg/key")
+    assert looked
 
 
 def test_a_sweep_moves_no_index_when_nobody_died(store: Store) -> None:

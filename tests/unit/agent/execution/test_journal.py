@@ -99,7 +99,7 @@ async def test_a_damaged_line_in_the_middle_is_left_out(reopen: Reopen, tmp_path
     journal = await reopen()
     await journal.begin("StartService", 3, "pg")
     with (tmp_path / "journal.jsonl").open("ab") as file:
-        file.write(b"junk\n")
+        file.write(b'junk\n{"entry": "x", "wall_s": 1.0}\n')
     later = await reopen("life-2")
     await later.begin("StopService", 3, "pg")
     assert [e.command for e in (await reopen("life-3")).unfinished()] == ["StartService", "StopService"]

@@ -21,6 +21,7 @@ from agent.execution import watchdog_client
 from agent.execution.watchdog_client import Armed, FenceResult, WatchdogClient
 from agent.watchdog import protocol
 from agent.watchdog.protocol import Acknowledged, Answer, Done, Greeting, HandOver, Refused, decode_request, encode
+from tests.polling import eventually_async
 
 CLOCK = SystemClock()
 UID = os.getuid()
@@ -47,12 +48,6 @@ async def client(state: Path) -> AsyncIterator[WatchdogClient]:
     yield connection
     await connection.close()
     connection._reap()
-
-
-async def eventually(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in another process
-            await asyncio.sleep(0.002)
 
 
 def pid_of(client: WatchdogClient) -> int:
@@ -144,7 +139,7 @@ async def test_its_death_is_seen_at_once(client: WatchdogClient) -> None:
     client.on_death = lambda: died.append(time.monotonic())
     killed = time.monotonic()
     os.kill(pid_of(client), signal.SIGKILL)
-    await eventually(lambda: died)
+    await eventually_async(lambda: died)
     assert died[0] - killed < 0.5
     assert not client.alive
     assert client.greeting is None
@@ -343,4 +338,4 @@ async def test_an_answer_that_nobody_waits_for_loses_the_connection(state: Path)
         assert client.alive
         assert client._socket is not None
         client._socket.send(encode(protocol.Release("g")))
-        await eventually(lambda: not client.alive)
+        await eventually_async(lambda: not client.alive)

@@ -110,15 +110,18 @@ async def test_a_check_that_ignores_its_cancellation_is_left_alone_and_counted(m
         return WELL
 
     stuck, well = ScriptedCheck(ignore), ScriptedCheck()
-    async with running(scheduled("stuck", stuck, timeout_s=0.01), scheduled("well", well), parallel=1) as scheduler:
-        await eventually_async(lambda: scheduler.states()["stuck"].runs >= 3)
-        state = scheduler.states()["stuck"]
-        assert (state.abandoned, stuck.runs) == (1, 1)
-        assert state.last is not None
-        assert (state.last.status, state.last.sentence) == (Status.UNKNOWN, "not asked: an earlier run ignores its end")
-        await eventually_async(lambda: scheduler.states()["well"].runs >= 3)
-        released.set()
-        await eventually_async(lambda: scheduler.states()["stuck"].status is Status.HEALTHY)
+    try:
+        async with running(scheduled("stuck", stuck, timeout_s=0.01), scheduled("well", well), parallel=1) as scheduler:
+            await eventually_async(lambda: scheduler.states()["stuck"].runs >= 3)
+            state = scheduler.states()["stuck"]
+            assert (state.abandoned, stuck.runs) == (1, 1)
+            assert state.last is not None
+            assert (state.last.status, state.last.sentence) == (Status.UNKNOWN, "not asked: an earlier run ignores its end")
+            await eventually_async(lambda: scheduler.states()["well"].runs >= 3)
+            released.set()
+            await eventually_async(lambda: scheduler.states()["stuck"].status is Status.HEALTHY)
+    finally:
+        released.set()  # else it would outlive the test
 
 
 async def test_only_so_many_run_at_once() -> None:

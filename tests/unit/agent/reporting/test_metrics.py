@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.coordination.history import HistoryReason
@@ -24,6 +28,9 @@ from agent.reporting.status import StatusDocument
 from checks.base import Status
 from tests.plugins.left_out import require_part
 from tests.unit.agent.reporting.samples import WALL_S, check_status, document
+
+ROOT = Path(__file__).parents[4]
+ALERTS, GRAFANA = ROOT / "alerts", ROOT / "grafana"
 
 ALIVE = CheckKey("pg-alive", "postgres", "liveness")
 GATEWAY = CheckKey("gateway", "tcp", "liveness")
@@ -173,3 +180,46 @@ def test_promtool_would_say_something() -> None:
     bad = b"# TYPE quorate_bad_total gauge\nquorate_bad_total 1\n"
     said = subprocess.run([promtool, "check", "metrics"], input=bad, capture_output=True, timeout=30, check=False)
     assert said.returncode != 0
+
+
+# ------------------------------------------------------------------ alerts/ and grafana/
+
+
+def run_promtool(*arguments: str | Path) -> str:
+    """What promtool says; it must be content."""
+    done = subprocess.run([require_part("promtool"), *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def alert_names() -> list[str]:
+    rules = yaml.safe_load((ALERTS / "quorate.rules.yml").read_text())
+    return [rule["alert"] for group in rules["groups"] for rule in group["rules"]]
+
+
+def test_the_alert_rules_are_valid_and_do_what_they_say() -> None:
+    run_promtool("check", "rules", ALERTS / "quorate.rules.yml")
+    run_promtool("test", "rules", *sorted((ALERTS / "tests").glob("*.test.yml")))
+
+
+def test_every_alert_has_a_runbook_heading_and_a_test() -> None:
+    headings = set(re.findall(r"^### (\w+)$", (ALERTS / "README.md").read_text(), re.MULTILINE))
+    tested = "\n".join(path.read_text() for path in (ALERTS / "tests").glob("*.test.yml"))
+    assert [name for name in alert_names() if name not in headings] == []
+    assert [name for name in alert_names() if f'"{name}"' not in tested] == []
+    assert {h for h in headings if h.startswith("Quorate")} == set(alert_names())
+
+
+def test_the_runbook_speaks_of_situations_that_exist_only() -> None:
+    told = (ALERTS / "README.md").read_text().partition("## Situations")[2]
+    assert set(re.findall(r"^### (\w+)$", told, re.MULTILINE)) == {situation.value for situation in Situation}
+
+
+def test_every_panel_asks_a_valid_question(tmp_path: Path) -> None:
+    dashboard = json.loads((GRAFANA / "dashboards" / "quorate.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    assert len(asked) > 20
+    known = [expression.replace("$__rate_interval", "1m").replace("$group", ".*") for expression in asked]
+    rules = {"groups": [{"name": "panels", "rules": [{"record": f"panel:{n}", "expr": e} for n, e in enumerate(known)]}]}
+    (tmp_path / "panels.yml").write_text(yaml.safe_dump(rules))
+    run_promtool("check", "rules", tmp_path / "panels.yml")

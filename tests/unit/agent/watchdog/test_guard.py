@@ -17,6 +17,7 @@ from agent.watchdog.deadline import NANOSECONDS, Target
 from agent.watchdog.guard import Guard
 from agent.watchdog.process import members_of, title_of
 from agent.watchdog.protocol import (
+from tests.polling import eventually
     MOST_GROUPS,
     Acknowledged,
     Answer,
@@ -73,17 +74,10 @@ def run() -> Iterator[Run]:
             child = subprocess.Popen(["/usr/bin/postgres", "60"], executable="/bin/sleep", cwd=folder)
             stack.callback(child.wait)
             stack.callback(child.kill)
-            wait_for(lambda: title_of(child.pid) == "/usr/bin/postgres" and child.pid in members_of(str(folder), UID))
+            eventually(lambda: title_of(child.pid) == "/usr/bin/postgres" and child.pid in members_of(str(folder), UID))
             return child.pid
 
         yield start
-
-
-def wait_for(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 def registration(data: Path, group: str = "g", budget_s: float = 0.5) -> Register:
@@ -113,11 +107,11 @@ def in_production(data: Path, pid: int) -> None:
 
 
 def turn_until(watch: Guard, condition: Callable[[], object]) -> None:
-    def turned() -> object:
+    """Turn as the loop does, but without its waits."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
         watch.turn()
-        return condition()
-
-    wait_for(turned)
 
 
 def test_a_passed_deadline_kills_and_then_holds(watch: Guard, kept: Kept, data: Path, run: Run) -> None:
@@ -153,6 +147,18 @@ def test_orphans_that_no_lock_file_names_are_found(watch: Guard, data: Path, run
     control(data, evidence.DbState.IN_PRODUCTION)
     run(data)
     turn_until(watch, lambda: not members_of(str(data), UID))
+
+
+def test_a_dead_primary_is_not_scanned_for_at_every_look(watch: Guard, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scans: list[str] = []
+    monkeypatch.setattr(guard, "is_writable", lambda *_: scans.append("scan"))
+    monkeypatch.setattr(guard, "LOOK_NS", 0)
+    monkeypatch.setattr(guard, "SLOW_LOOK_NS", 0)
+    watch.register(registration(data))
+    control(data, evidence.DbState.IN_PRODUCTION)
+    for _ in range(20):
+        watch.turn()
+    assert scans == ["scan"]
 
 
 def test_a_writable_service_is_not_armed_for_a_new_epoch(watch: Guard, data: Path, run: Run) -> None:
@@ -197,7 +203,7 @@ def test_release_wants_the_service_down(watch: Guard, data: Path, run: Run) -> N
     in_production(data, pid)
     assert isinstance(watch.release(Release("g")), Refused)
     os.kill(pid, 9)
-    wait_for(lambda: not members_of(str(data), UID))
+    eventually(lambda: not members_of(str(data), UID))
     assert watch.release(Release("g")) == Done()
     assert phase(watch) == "held"
 
@@ -244,6 +250,15 @@ def test_a_group_that_will_not_die_does_not_delay_another(watch: Guard, tmp_path
     assert time.monotonic() - began < 0.5
     assert phase(watch, "a") == "fencing"
     assert pid not in members_of(str(other), UID)
+
+
+def test_one_empty_look_opens_no_latch(watch: Guard, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[tuple[int, ...]] = [(), (7,), (), ()]
+    monkeypatch.setattr(guard, "strike", lambda *_: looks.pop(0))
+    watch.register(registration(data))
+    watch.fence_now("g")
+    turn_until(watch, lambda: phase(watch) == "held")
+    assert looks == []
 
 
 def test_proc_that_cannot_be_read_proves_nothing(watch: Guard, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,13 +50,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
         kill_tree(str(tmp_path), UID, 5)
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
-
-
 def test_only_processes_that_work_in_the_folder_belong_to_it(start: Start, tmp_path: Path) -> None:
     inner = tmp_path / "inner"
     inner.mkdir()
@@ -96,10 +89,9 @@ def test_another_users_process_is_not_looked_at(start: Start, tmp_path: Path) ->
     assert process._scan(place) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be told another user than the folder's owner")
-def test_as_root_the_folders_owner_counts_whatever_was_said(tmp_path: Path, start: Start) -> None:
+def test_only_root_believes_the_folders_owner_more_than_what_was_said(tmp_path: Path, start: Start) -> None:
     member = start()
-    assert members_of(str(tmp_path), UID + 1) == (member.pid,)
+    assert members_of(str(tmp_path), UID + 1) == ((member.pid,) if os.geteuid() == 0 else ())
 
 
 def test_the_watchdog_never_finds_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +101,7 @@ def test_the_watchdog_never_finds_itself(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_parents_come_before_their_children(start: Start, tmp_path: Path) -> None:
     root = start(sys.executable, "-c", TREE)
-    wait_for(lambda: len(members_of(str(tmp_path), UID)) == 8)
+    eventually(lambda: len(members_of(str(tmp_path), UID)) == 8)
     found = members_of(str(tmp_path), UID)
     assert found[0] == root.pid
     places = {pid: place for place, pid in enumerate(found)}
@@ -118,7 +110,7 @@ def test_parents_come_before_their_children(start: Start, tmp_path: Path) -> Non
 
 def test_a_whole_tree_is_dead_within_its_budget(start: Start, tmp_path: Path) -> None:
     start(sys.executable, "-c", TREE)
-    wait_for(lambda: len(members_of(str(tmp_path), UID)) == 8)
+    eventually(lambda: len(members_of(str(tmp_path), UID)) == 8)
     began = time.monotonic()
     assert kill_tree(str(tmp_path), UID, 2) == Killed(left=0, killed=8)
     assert time.monotonic() - began < 2
@@ -128,19 +120,25 @@ def test_a_whole_tree_is_dead_within_its_budget(start: Start, tmp_path: Path) ->
 def test_a_tree_that_forks_while_it_is_killed_ends(start: Start, tmp_path: Path) -> None:
     for _ in range(3):
         start(sys.executable, "-c", FORKING)
-    wait_for(lambda: len(members_of(str(tmp_path), UID)) >= 3)
+    eventually(lambda: len(members_of(str(tmp_path), UID)) >= 3)
     result = kill_tree(str(tmp_path), UID, 10)
     assert result.left == 0
     assert result.killed >= 3
-    for _ in range(20):
+    for _ in range(50):
         assert members_of(str(tmp_path), UID) == ()
-        time.sleep(0.002)
+
+
+def test_one_empty_look_is_no_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[tuple[int, ...]] = [(), (7,), (), ()]  # a parent ended while it was looked for, and its child had not been there yet
+    monkeypatch.setattr(process, "strike", lambda *_: looks.pop(0))
+    assert kill_tree(str(tmp_path), UID, 5) == Killed(left=0, killed=1)
+    assert looks == []
 
 
 def test_a_stopped_process_is_killed(start: Start, tmp_path: Path) -> None:
     member = start()
     os.kill(member.pid, signal.SIGSTOP)
-    wait_for(lambda: process._stat_fields(member.pid)[0] == b"T")
+    eventually(lambda: process._stat_fields(member.pid)[0] == b"T")
     assert kill_tree(str(tmp_path), UID, 2) == Killed(0, 1)
     assert member.wait(5) == -signal.SIGKILL
 
@@ -148,7 +146,7 @@ def test_a_stopped_process_is_killed(start: Start, tmp_path: Path) -> None:
 def test_a_zombie_does_not_count(start: Start, tmp_path: Path) -> None:
     member = start()
     os.kill(member.pid, signal.SIGKILL)
-    wait_for(lambda: process._stat_fields(member.pid)[0] == b"Z")
+    eventually(lambda: process._stat_fields(member.pid)[0] == b"Z")
     assert members_of(str(tmp_path), UID) == ()
     assert kill_tree(str(tmp_path), UID, 1) == Killed(0, 0)
 
@@ -164,7 +162,8 @@ def test_what_cannot_be_killed_is_told_when_the_budget_ends(start: Start, tmp_pa
 def test_a_pid_that_is_somebody_elses_by_now_is_not_hit(start: Start, tmp_path: Path) -> None:
     stranger = start(cwd=Path("/"))
     process._kill(stranger.pid, process._place(str(tmp_path), UID))
-    assert stranger.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        stranger.wait(0.2)
 
 
 def test_without_pidfds_it_kills_by_number(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +178,7 @@ def test_without_pidfds_it_kills_by_number(start: Start, tmp_path: Path, monkeyp
 ONE_DESCRIPTOR = """
 import os, resource, sys
 from agent.watchdog.process import kill_tree
+from tests.polling import eventually
 assert kill_tree("/nowhere", os.getuid(), 2).killed == 0
 resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))
 try:
@@ -210,7 +210,7 @@ def test_a_link_to_the_root_is_nobodys_data_directory(start: Start, tmp_path: Pa
 
 def test_what_proc_says_of_a_process(start: Start) -> None:
     member = start()
-    wait_for(lambda: title_of(member.pid) == "sleep")
+    eventually(lambda: title_of(member.pid) == "sleep")
     assert start_ticks(member.pid) > 0
     assert 0 <= age_s(member.pid) < 5
     assert title_of(1 << 22) == ""

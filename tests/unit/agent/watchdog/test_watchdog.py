@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,7 +39,7 @@ class Running:
         stack.callback(self.end)
         self.client = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         self.client.settimeout(5)
-        wait_for(self._connected, "it answers")
+        eventually(self._connected, what="it answers")
 
     def _connected(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
@@ -59,11 +59,8 @@ class Running:
         self.process.wait()
 
 
-def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.005)
+def refused_again(running: Running, before: int) -> bool:
+    return running.log.read_text().count("refusing to end") > before
 
 
 Start = Callable[..., Running]
@@ -177,7 +174,7 @@ def test_the_loss_of_its_terminal_does_not_end_it(start: Start) -> None:
 
 
 def test_started_without_standard_streams_it_writes_into_no_other_file(start: Start) -> None:
-    running = start(preexec_fn=lambda: [os.close(handle) for handle in range(3)])
+    running = start(preexec_fn=lambda: os.closerange(0, 3))
     assert (running.state / protocol.LOCK).read_text() == f"{running.process.pid}\n"
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(10) == 0
@@ -197,17 +194,17 @@ def test_it_refuses_to_end_while_it_is_needed_and_then_does_its_duty(start: Star
         running.ask(Register("g", str(member), UID, 0.5))
         child = members_of(str(member), UID)[0]
         os.kill(child, signal.SIGKILL)
-        wait_for(lambda: not members_of(str(member), UID), "it is dead")
+        eventually(lambda: not members_of(str(member), UID), what="it is dead")
         assert isinstance(running.arm(1.0), protocol.Acknowledged)
     with subprocess.Popen(["/bin/sleep", "60"], cwd=member) as service:
         for _ in range(2):
-            before = running.log.read_text().count("refusing to end")
+            refusals = running.log.read_text().count("refusing to end")
             running.process.send_signal(signal.SIGTERM)
-            wait_for(lambda count=before: running.log.read_text().count("refusing to end") > count, "it says so")
+            eventually(functools.partial(refused_again, running, refusals), what="it says so")
         assert service.poll() is None
         assert service.wait(10) == -signal.SIGKILL
     assert running.process.poll() is None
-    wait_for(lambda: "the deadline passed" in running.log.read_text(), "it says what it did")
+    eventually(lambda: "the deadline passed" in running.log.read_text(), what="it says what it did")
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(10) == 0
 
@@ -246,6 +243,7 @@ def test_a_fault_of_a_turn_does_not_end_it(tmp_path: Path) -> None:
     code = f"""
 import sys; sys.path.append({str(ROOT)!r})
 from agent.watchdog import guard, watchdog
+from tests.polling import eventually
 really, left = guard.Guard.turn, [3]
 def turn(self):
     if left[0]:

@@ -21,7 +21,7 @@ from actions.base import ActionError, ActionTimeout
 from actions.postgres_instance import Login, PostgresInstance
 
 KEPT_BYTES = 64 * 1024
-_DRAIN_S = 0.5
+_KILL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,35 +54,49 @@ async def run(
     when this is cancelled.
     """
     path = find_program(instance, program)
-    try:
-        process = await asyncio.create_subprocess_exec(
-            str(path),
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            cwd="/",
-            env=_environment(login),
-            umask=0o077,
-            **_rights(instance.os_user),
-        )
-    except OSError as error:
-        raise ActionError(f"{path} cannot be run: {error.strerror}") from error
     said = bytearray() if said is None else said
-    reader = asyncio.ensure_future(_read_tail(process, said))
+    reading, writing = os.pipe()
+    try:
+        process = await _spawn(path, arguments, writing, instance.os_user, login)
+    except OSError as error:
+        os.close(reading)
+        raise ActionError(f"{path} cannot be run: {error.strerror}") from error
+    finally:
+        os.close(writing)
+    os.set_blocking(reading, False)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(reading, _read_tail, reading, said)
     try:
         async with asyncio.timeout(timeout_s):
             code = await process.wait()
-            await asyncio.wait({reader}, timeout=_DRAIN_S)  # what it left running may hold the pipe open
     except TimeoutError:
         last = _text(said)[-200:].strip()
         raise ActionTimeout(f"{program} took longer than {timeout_s:g} s and was ended{': ' if last else ''}{last}") from None
     finally:
-        reader.cancel()
         if process.returncode is None:
             await _kill_group(process)
+        loop.remove_reader(reading)
+        while _read_tail(reading, said):  # what it wrote before it ended; what it left running may hold the pipe open
+            pass
+        os.close(reading)
     return Finished(code, _text(said))
+
+
+async def _spawn(
+    path: Path, arguments: tuple[str, ...], output: int, os_user: str | None, login: Login | None
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        str(path),
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        cwd="/",
+        env=_environment(login),
+        umask=0o077,
+        **_rights(os_user),
+    )
 
 
 def find_program(instance: PostgresInstance, program: str) -> Path:
@@ -95,11 +109,17 @@ def find_program(instance: PostgresInstance, program: str) -> Path:
     return Path(found)
 
 
-async def _read_tail(process: asyncio.subprocess.Process, said: bytearray) -> None:
-    assert process.stdout is not None
-    while chunk := await process.stdout.read(KEPT_BYTES):
-        said += chunk
-        del said[:-KEPT_BYTES]
+def _read_tail(handle: int, said: bytearray) -> bool:
+    """Take what is there, keep the end of it; False when there is nothing now."""
+    try:
+        chunk = os.read(handle, KEPT_BYTES)
+    except BlockingIOError:
+        return False
+    if not chunk:
+        asyncio.get_running_loop().remove_reader(handle)
+    said += chunk
+    del said[:-KEPT_BYTES]
+    return bool(chunk)
 
 
 def _text(said: bytearray) -> str:
@@ -110,7 +130,7 @@ async def _kill_group(process: asyncio.subprocess.Process) -> None:
     """SIGKILL the program and every child of it; it is this process' own child, so its number is still its own."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    await asyncio.wait({asyncio.ensure_future(process.wait())}, timeout=_DRAIN_S)
+    await asyncio.wait({asyncio.ensure_future(process.wait())}, timeout=_KILL_S)
 
 
 def _environment(login: Login | None) -> Mapping[str, str]:

@@ -27,7 +27,7 @@ from agent.execution.executor import Executor, Finished
 from agent.execution.hands import Hands
 from agent.execution.lease_writer import hand_over
 from agent.instant import Instant, has_passed, remaining_s
-from agent.observation.process_watch import ProcessWatch
+from agent.observation.process_watch import ProcessWatch, process_start_time
 
 log = structlog.get_logger()
 
@@ -69,7 +69,7 @@ class GroupLoop:
         self._reading_lock = asyncio.Lock()
         self._service_lock = asyncio.Lock()
         self._watch = ProcessWatch()
-        self._watched_pid: int | None = None
+        self._watched: tuple[int, int | None] | None = None
         self._stopping = False
         self.executor = Executor(hands, self._clock, self._finished)
         self.decision: Decision | None = None
@@ -128,7 +128,8 @@ class GroupLoop:
             wake_up = self._turn()
             pause_s = max(SETTLE_S, remaining_s(wake_up, self._clock.now()))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._woken.wait()
 
     def _turn(self) -> Instant:
         """Gather, decide, begin what follows."""
@@ -235,18 +236,30 @@ class GroupLoop:
             if self._knowledge.take_service(seen, self._clock.now()):
                 self._publish_now.set()
             self._watch_main_process()
+        await self._release_watchdog()
         self.wake()
+
+    async def _release_watchdog(self) -> None:
+        """A node without the lease whose service is proven not writable needs no deadline: left armed, it would kill the new standby."""
+        knowledge, watchdog = self._knowledge, self.hands.watchdog
+        held = knowledge.tenure is not None or knowledge.reading is None or knowledge.fences.armed_epoch is None
+        if watchdog is None or held or knowledge.service.state not in (ServiceState.DOWN, ServiceState.STANDBY) or knowledge.in_flight:
+            return
+        with contextlib.suppress(WatchdogError):
+            await watchdog.release(knowledge.group.name)
+            knowledge.fences = replace(knowledge.fences, armed_epoch=None, armed_deadline=None)
 
     def _watch_main_process(self) -> None:
         assert self.hands.service is not None
         pid = self.hands.service.main_pid()
-        if pid is not None and pid != self._watched_pid:
-            self._watched_pid = pid
-            self._watch.watch(pid, self._main_process_died)
+        life = None if pid is None else (pid, process_start_time(pid))
+        if pid is not None and life != self._watched:
+            self._watched = life
+            self._watch.watch(pid, self._main_process_died, None if life is None else life[1])
 
     def _main_process_died(self) -> None:
         """Called by the kernel's word, not by the next check."""
-        self._watched_pid = None
+        self._watched = None
         self._tasks.append(asyncio.create_task(self.refresh_service(), name="read after death"))
         self._tasks = [t for t in self._tasks if not t.done() or t.get_name() != "read after death"]
 
@@ -277,7 +290,8 @@ class GroupLoop:
         """Write the own heartbeat: every renew period, and at once when others should know."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._publish_now.wait(), self._knowledge.group.renew_s)
+                async with asyncio.timeout(self._knowledge.group.renew_s):
+                    await self._publish_now.wait()
             self._publish_now.clear()
             await self._publish()
             await asyncio.sleep(SETTLE_S)
@@ -309,7 +323,9 @@ class GroupLoop:
             knowledge.fences = replace(knowledge.fences, refused=str(error))
             return
         if armed is not None:
-            knowledge.fences = replace(knowledge.fences, armed_epoch=armed.epoch, armed_deadline=armed.deadline)
+            knowledge.fences = replace(
+                knowledge.fences, armed_epoch=armed.epoch, armed_deadline=armed.deadline, suspended=armed.paused
+            )
 
     def _refresh_fences(self) -> None:
         knowledge, watchdog = self._knowledge, self.hands.watchdog

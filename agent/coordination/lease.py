@@ -21,6 +21,8 @@ RATE_ERROR = 0.01
 """The largest error of a clock's rate that safety is promised for."""
 
 RECORD_VERSION = 1
+RESERVED = 0
+"""The switch LSN of a promotion that is not known to have happened; no timeline ends at 0."""
 MAX_SECONDS = 1e6
 """The longest time that a record may name; anything else is no record."""
 
@@ -56,13 +58,21 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """One promotion that happened: in which epoch, by whom, to which timeline, branching where from which parent."""
+    """One promotion: in which epoch, by whom, to which timeline, branching where from which parent.
+
+    The number is reserved in the record before it is used (`switch_lsn` is RESERVED), so that no two promotions ever share one.
+    """
 
     epoch: int
     node: str
     timeline: int
     parent_timeline: int
     switch_lsn: int
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether it is not known to have happened."""
+        return self.switch_lsn == RESERVED
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,8 +274,8 @@ def intent_key(group: str, identity: str) -> str:
 
 
 def history_key(group: str, epoch: int) -> str:
-    """How one epoch began and ended, for people."""
-    return f"{group}/history/{epoch:010d}"
+    """How one epoch began and ended, for people. Beside the group's folder, which every turn reads; no group's name begins with `_`."""
+    return f"_history/{group}/{epoch:010d}"
 
 
 # ---------------------------------------------------------------------------------------------------- the holder's side

@@ -35,7 +35,8 @@ def epoch(ctx: Context) -> int:
 
 
 def key_is_lost(ctx: Context) -> bool:
-    return ctx.is_live and not ctx.view.lease.exists and not ctx.is_blind and ctx.may_try(FormGroup)
+    gone = not ctx.view.lease.exists and not ctx.is_blind and not ctx.view.coordination.lags
+    return ctx.is_live and gone and ctx.may_try(FormGroup)
 
 
 def may_form(ctx: Context) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.decision.command import IntentOutcome
 from agent.decision.context import Context
 from agent.decision.safeguards import switchover_target
-from agent.decision.view import Intent, IntentKind, ServiceState
+from agent.decision.view import FenceLayer, Intent, IntentKind, ServiceState
 from agent.instant import observer_elapsed_s
 
 INTENT_TIMEOUT_S = 60.0
@@ -33,8 +33,10 @@ def _judge(ctx: Context, intent: Intent) -> Ended | None:
 
 
 def _judge_pause(ctx: Context, intent: Intent) -> tuple[IntentOutcome, str] | None:
+    """Done when the fences are disarmed, too: only then may the agent be stopped for longer work."""
     assert ctx.record is not None
-    done = ctx.record.paused and intent == ctx.pause_intent
+    disarmed = ctx.view.fences.suspended or not ctx.must_stand(FenceLayer.WATCHDOG)
+    done = ctx.record.paused and disarmed and intent == ctx.pause_intent
     return (IntentOutcome.DONE, "paused: nobody takes over, nothing is started or stopped") if done else None
 
 

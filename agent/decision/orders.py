@@ -76,8 +76,11 @@ def stop(cause: str) -> Callable[[Context], tuple[Command, ...]]:
 
 
 def promote(ctx: Context) -> tuple[Command, ...]:
+    """The service takes the number above all that it is told of: the reserved one."""
     assert ctx.tenure is not None
-    return (PromoteService(ctx.tenure.epoch, first_sync_names(ctx), ctx.tenure.record.promotions),)
+    reserved = safeguards.reserved_timeline(ctx)
+    known = tuple(p for p in ctx.tenure.record.promotions if p.timeline != reserved)
+    return (PromoteService(ctx.tenure.epoch, first_sync_names(ctx), known),)
 
 
 def follow(ctx: Context) -> tuple[Command, ...]:

@@ -42,7 +42,9 @@ flowchart LR
 
 def _section(concern: Concern) -> str:
     rows = [f"| {n} | `{r.name}` | {r.sentence} | {_names(r)} |" for n, r in enumerate(_rows(concern), start=1)]
-    return "\n".join([f"**{concern.value}**", "", "| | rule | what is the case, and what is done | commands |", "| --- | --- | --- | --- |", *rows])
+    return "\n".join(
+        [f"**{concern.value}**", "", "| | rule | what is the case, and what is done | commands |", "| --- | --- | --- | --- |", *rows]
+    )
 
 
 def _rows(concern: Concern) -> list[Rule]:

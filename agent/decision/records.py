@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.coordination.lease import LeaseRecord, LeaseState, Promotion
+from agent.coordination.lease import RESERVED, LeaseRecord, LeaseState, Promotion
 from agent.decision import quorum
 from agent.decision.command import FormGroup, RenewLease, SetSyncNames, VacateLease
 from agent.decision.context import Context
-from agent.decision.safeguards import debt_is_over, switchover_target
+from agent.decision.safeguards import debt_is_over, reserved_timeline, switchover_target
 from agent.decision.view import Durability, IntentKind, ServiceState
 
 KEPT_PROMOTIONS = 32
@@ -29,6 +29,7 @@ def first_record(ctx: Context) -> LeaseRecord:
         voters=ctx.group.voters,
         votes_needed=quorum.votes_needed(len(ctx.group.voters)),
         sync_set=() if ctx.group.durability is Durability.SYNC else None,
+        promotions=_with_reservation(ctx, 1, ()),
         system_identifier=ctx.view.service.system_identifier,
         cause="the group was formed",
     )
@@ -37,10 +38,11 @@ def first_record(ctx: Context) -> LeaseRecord:
 def taken_record(ctx: Context, cause: str) -> LeaseRecord:
     """The record of a new epoch over the one that is seen. Its sync set starts empty: see durability.py."""
     assert ctx.record is not None
+    epoch = max(ctx.record.epoch, ctx.view.highest_epoch) + 1
     return replace(
         first_record(ctx),
-        epoch=max(ctx.record.epoch, ctx.view.highest_epoch) + 1,
-        promotions=ctx.record.promotions,
+        epoch=epoch,
+        promotions=_with_reservation(ctx, epoch, _completed(ctx, ctx.record.promotions)),
         debt=ctx.record.debt,
         system_identifier=ctx.record.system_identifier or ctx.view.service.system_identifier,
         cause=cause,
@@ -122,14 +124,39 @@ def promised(ctx: Context) -> frozenset[str]:
 
 
 def _promotions(ctx: Context, record: LeaseRecord) -> tuple[Promotion, ...]:
+    """What happened replaces what was reserved for it; a holder that stands by reserves its next number before it promotes."""
     service = ctx.view.service
+    if service.state is ServiceState.STANDBY and not service.receiving and service.upstream is None and reserved_timeline(ctx) is None:
+        return _with_reservation(ctx, record.epoch, record.promotions)
     if service.state is not ServiceState.PRIMARY or service.position is None or not service.history:
-        return record.promotions
-    if any((p.epoch, p.timeline) == (record.epoch, service.position.timeline) for p in record.promotions):
         return record.promotions
     branch = service.history[-1]
     mine = Promotion(record.epoch, ctx.view.node, service.position.timeline, branch.timeline, branch.switch_lsn)
-    return (*record.promotions, mine)[-KEPT_PROMOTIONS:]
+    if mine in record.promotions:
+        return record.promotions
+    others = (p for p in record.promotions if (p.epoch, p.timeline) != (mine.epoch, mine.timeline))
+    return (*others, mine)[-KEPT_PROMOTIONS:]
+
+
+def _with_reservation(ctx: Context, epoch: int, promotions: tuple[Promotion, ...]) -> tuple[Promotion, ...]:
+    """A number above all that was ever used or reserved, for this node in this epoch."""
+    position = ctx.view.service.position
+    if position is None:
+        return promotions
+    number = max([position.timeline, *(p.timeline for p in promotions)]) + 1
+    return (*promotions, Promotion(epoch, ctx.view.node, number, position.timeline, RESERVED))[-KEPT_PROMOTIONS:]
+
+
+def _completed(ctx: Context, promotions: tuple[Promotion, ...]) -> tuple[Promotion, ...]:
+    """A predecessor died before it recorded its promotion, but this node followed it there: it knows where that branched off."""
+    service = ctx.view.service
+    if service.position is None or not service.history:
+        return promotions
+    timeline, branch = service.position.timeline, service.history[-1]
+    return tuple(
+        replace(p, parent_timeline=branch.timeline, switch_lsn=branch.switch_lsn) if p.is_reserved and p.timeline == timeline else p
+        for p in promotions
+    )
 
 
 def _paused(ctx: Context, record: LeaseRecord) -> bool:

@@ -223,7 +223,13 @@ TABLE: tuple[Rule, ...] = (
         orders.set_sync_names,
     ),
     # -------- votes
-    Rule("vote-busy", Concern.VOTE, "One vote at a time.", lambda c: c.is_busy(Resource.VOTE), orders.nothing),
+    Rule(
+        "vote-busy",
+        Concern.VOTE,
+        "One vote at a time, and none on a reading older than the own last write.",
+        lambda c: c.is_busy(Resource.VOTE) or c.view.coordination.lags,
+        orders.nothing,
+    ),
     Rule(
         "give-word",
         Concern.VOTE,
@@ -246,7 +252,13 @@ TABLE: tuple[Rule, ...] = (
         orders.vote(down=False),
     ),
     # -------- intents
-    Rule("intent-busy", Concern.INTENT, "One intent at a time.", lambda c: c.is_busy(Resource.INTENT), orders.nothing),
+    Rule(
+        "intent-busy",
+        Concern.INTENT,
+        "One intent at a time, and none on a reading older than the own last write.",
+        lambda c: c.is_busy(Resource.INTENT) or c.view.coordination.lags,
+        orders.nothing,
+    ),
     Rule(
         "finish-intent",
         Concern.INTENT,

@@ -24,6 +24,7 @@ def forbids_promotion(ctx: Context) -> tuple[str, ...]:
         (ctx.view.coordination.went_back, "coordination went back in time"),
         (tenure.record.paused or (ctx.record is not None and ctx.record.paused), "the group is paused"),
         (ctx.view.highest_epoch > tenure.epoch, "a higher epoch was seen"),
+        (reserved_timeline(ctx) is None, "the record reserves no timeline number for it"),
         (not debt_is_over(ctx), "elected is not allowed: a predecessor is not yet proven over"),
         (bool(missing_before_promotion(ctx)), f"fences are missing: {', '.join(missing_before_promotion(ctx))}"),
         (not ctx.is_armed, f"the watchdog is not armed for epoch {tenure.epoch} {ctx.view.fences.refused}".strip()),
@@ -32,6 +33,19 @@ def forbids_promotion(ctx: Context) -> tuple[str, ...]:
         (ctx.is_live and remaining_left_s(ctx) <= ctx.group.terms.fence_budget_s, "too little of the lease is left: renew first"),
     ]
     return tuple(sentence for forbidden, sentence in reasons if forbidden)
+
+
+def reserved_timeline(ctx: Context) -> int | None:
+    """The timeline number that the confirmed record keeps for this node's next promotion; None: none, or it is used up.
+
+    A holder can die between its promotion and the renewal that records it. Without a reservation its successor would take the same number
+    again, perhaps at the same LSN, and nobody could tell the two histories apart.
+    """
+    tenure, position = ctx.tenure, ctx.view.service.position
+    if tenure is None or position is None:
+        return None
+    own = (p.timeline for p in tenure.record.promotions if p.is_reserved and (p.epoch, p.node) == (tenure.epoch, ctx.view.node))
+    return next((timeline for timeline in own if timeline > position.timeline), None)
 
 
 def missing_before_promotion(ctx: Context) -> tuple[str, ...]:

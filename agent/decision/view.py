@@ -153,6 +153,8 @@ class FenceView:
     armed_deadline: Instant | None = None
     refused: str = ""
     """Why the watchdog refused the last hand-over; empty: it did not."""
+    suspended: bool = False
+    """The watchdog's clock stands still for a pause: the agent may be stopped and nothing is fenced."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from agent.coordination import lease
 from agent.coordination.coordinator import Committed, Transaction
 from agent.coordination.lease import Attempt, LeaseRecord, LeaseState, Tenure
 from agent.decision.command import Command, FormGroup, RenewLease, TakeLease, VacateLease
-from agent.decision.view import FenceLayer
+from agent.decision.quorum import is_fresh
+from agent.decision.view import FenceLayer, IntentKind
 from agent.errors import CoordinationRefused, WatchdogError
 from agent.execution.hands import Hands
 from agent.instant import Instant, remaining_s
@@ -147,7 +148,7 @@ async def hand_over(hands: Hands) -> None:
     try:
         if may_disarm(hands):
             await hands.watchdog.suspend(knowledge.group.name, tenure.epoch)
-            knowledge.fences = replace(knowledge.fences, refused="")
+            knowledge.fences = replace(knowledge.fences, refused="", suspended=True)
             return
         armed = await hands.watchdog.hand_over(
             knowledge.group.name, tenure.epoch, tenure.deadline, tenure.record.nonce, HAND_OVER_TIMEOUT_S
@@ -156,18 +157,18 @@ async def hand_over(hands: Hands) -> None:
         knowledge.fences = replace(knowledge.fences, refused=str(error), watchdog_alive=hands.watchdog.alive)
         return
     knowledge.fences = replace(
-        knowledge.fences, watchdog_alive=True, armed_epoch=armed.epoch, armed_deadline=armed.deadline, refused=""
+        knowledge.fences, watchdog_alive=True, armed_epoch=armed.epoch, armed_deadline=armed.deadline, refused="", suspended=False
     )
 
 
 def may_disarm(hands: Hands) -> bool:
-    """A pause disarms only after it is committed and every member that is alive has said that it saw it."""
-    tenure, reading = hands.knowledge.tenure, hands.knowledge.reading
-    if tenure is None or reading is None or not tenure.record.paused:
+    """A pause disarms only after it is committed and every voter that is alive has said that it saw it; a resume arms first."""
+    knowledge, reading = hands.knowledge, hands.knowledge.reading
+    tenure, now, renew_s = knowledge.tenure, hands.clock.now(), knowledge.group.renew_s
+    if tenure is None or reading is None or not tenure.record.paused or any(i.kind is IntentKind.RESUME for i in reading.intents):
         return False
-    return all(
-        member.paused_epoch == tenure.epoch for name, member in reading.members.items() if name in hands.knowledge.group.voters
-    )
+    alive = [m for name, m in reading.members.items() if name in knowledge.group.voters and is_fresh(m, renew_s, now)]
+    return all(member.paused_epoch == tenure.epoch for member in alive)
 
 
 def time_left_s(hands: Hands) -> float | None:

@@ -39,6 +39,11 @@ class Remembered:
         """A vote is about to be sent."""
         await self._save(replace(self.state, vote=SentVote(epoch, down, over_index)), durable=True)
 
+    async def vote_committed(self) -> None:
+        """What this node says of the leader is known again: a lost state folder is made good."""
+        if self.state.lost:
+            await self._save(replace(self.state, lost=False), durable=True)
+
     async def note_promotion(self, epoch: int, timeline: int) -> None:
         """A promotion is about to begin, or its timeline is known by now."""
         kept = tuple(p for p in self.state.own_promotions if p.epoch != epoch or p.timeline < timeline)
@@ -51,5 +56,5 @@ class Remembered:
         return tuple((p.epoch, p.timeline) for p in self.state.own_promotions)
 
     async def _save(self, state: GroupState, *, durable: bool) -> None:
-        self.state = replace(state, lost=False)
+        self.state = state
         await self._folder.save(self._group, self.state, durable)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import cast
@@ -17,7 +18,7 @@ from agent.decision.command import (
     SetSyncNames,
     StopReceiving,
 )
-from agent.errors import QuorateError
+from agent.errors import QuorateError, WatchdogError
 from agent.execution.hands import Hands
 from agent.execution.journal import JournalOutcome
 
@@ -37,10 +38,19 @@ async def _journaled(hands: Hands, command: Command) -> AsyncIterator[str]:
         await hands.refresh()
 
 
+async def _release(hands: Hands) -> None:
+    """Nothing of the service is left: its deadline would only kill what is started next. A watchdog that refuses has its reasons."""
+    if hands.watchdog is not None:
+        with contextlib.suppress(WatchdogError):
+            await hands.watchdog.release(hands.knowledge.group.name)
+            hands.knowledge.fences = replace(hands.knowledge.fences, armed_epoch=None, armed_deadline=None)
+
+
 async def fence(hands: Hands, command: Command) -> str:
     """Kill first, write the journal after: nothing may stand between a fence and its effect."""
     order = cast("FenceService", command)
     await hands.the_service().fence(hands.fence_guard())
+    await _release(hands)
     async with _journaled(hands, command):
         return f"fenced: {order.cause}; no process of it is left"
 
@@ -48,6 +58,7 @@ async def fence(hands: Hands, command: Command) -> str:
 async def stop(hands: Hands, command: Command) -> str:
     async with _journaled(hands, command) as entry:
         position = await hands.the_service().stop(hands.open_guard(command, entry))
+        await _release(hands)
     if position is None:
         return "stopped by force"
     hands.knowledge.service = replace(hands.knowledge.service, position=position)

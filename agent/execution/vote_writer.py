@@ -22,6 +22,7 @@ async def cast_vote(hands: Hands, command: Command) -> str:
     await hands.remembered.note_vote(order.epoch, order.over_index, down=order.down)
     value = encode(VoteValue(order.epoch, order.down, order.evidence))
     await _commit(hands, (Operation(Verb.CAS, vote_key(group.name, hands.knowledge.node), index=order.over_index, value=value),))
+    await hands.remembered.vote_committed()
     return f"voted {'down' if order.down else 'up'} in epoch {order.epoch}: {order.evidence}"
 
 
@@ -65,6 +66,7 @@ async def _commit(hands: Hands, transaction: Transaction) -> None:
     group = hands.knowledge.group
     result = await hands.coordinator.transact(transaction, group.renew_s * 2)
     if isinstance(result, Committed):
+        hands.knowledge.committed_index = max(hands.knowledge.committed_index, result.index)
         return
     await hands.refresh_reading()
     raise CoordinationRefused(f"refused at operation {result.operation}: {result.reason}")

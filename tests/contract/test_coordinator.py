@@ -1,73 +1,17 @@
-"""What every coordinator promises. Nothing here depends on which one runs."""
+"""What every coordinator promises. Nothing here depends on which one runs. The lease's own transactions: test_lease_transactions.py."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
-from agent.coordination.coordinator import Committed, Coordinator, Entry, Operation, Refused, Snapshot, Transaction, Verb
-from agent.coordination.lease import (
-    CountedVote,
-    LeaseState,
-    decode_record,
-    encode_record,
-    formation,
-    formation_key,
-    lease_key,
-    relock,
-    renewal,
-    takeover,
-    vacating,
-    vote_key,
-)
+from agent.coordination.coordinator import Coordinator, Entry, Operation, Verb
 from agent.errors import CoordinationRefused
-from tests.contract.client import GROUP, record_of
+from tests.contract.calls import KEY, TIMEOUT_S, begin_wait, commit, entry_of, line_from, put, refuse
 from tests.contract.conftest import Connect, CoordinatorFactory, StartClient
-
-TIMEOUT_S = 10.0
-KEY = "pg/key"
-
-
-async def commit(coordinator: Coordinator, *operations: Operation) -> int:
-    outcome = await coordinator.transact(operations, TIMEOUT_S)
-    assert isinstance(outcome, Committed), outcome
-    return outcome.index
-
-
-async def refuse(coordinator: Coordinator, *operations: Operation) -> Refused:
-    """The transaction is refused and changes nothing."""
-    before = await coordinator.read("", TIMEOUT_S)
-    outcome = await coordinator.transact(operations, TIMEOUT_S)
-    assert isinstance(outcome, Refused), outcome
-    assert outcome.reason
-    assert await coordinator.read("", TIMEOUT_S) == before
-    return outcome
-
-
-async def put(coordinator: Coordinator, key: str, value: bytes = b"v") -> int:
-    return await commit(coordinator, Operation(Verb.SET, key, value=value))
-
-
-async def entry_of(coordinator: Coordinator, key: str) -> Entry:
-    return (await coordinator.read(key, TIMEOUT_S)).entries[key]
-
-
-async def begin_wait(coordinator: Coordinator, folder: str, index: int, timeout_s: float = 60) -> asyncio.Task[Snapshot]:
-    """A wait that is under way: its first look at the store is over when those readings are."""
-    task = asyncio.create_task(coordinator.wait(folder, index, timeout_s))
-    for _ in range(3):
-        await coordinator.read(folder, TIMEOUT_S)
-    assert not task.done()
-    return task
-
-
-async def line_from(process: asyncio.subprocess.Process) -> str:
-    assert process.stdout is not None
-    async with asyncio.timeout(20):
-        return (await process.stdout.readline()).decode().strip()
-
+from tests.plugins.left_out import does_not_apply
+from tests.polling import eventually_async
 
 # ---------------------------------------------------------------------------------------------------- the store itself
 
@@ -309,7 +253,7 @@ async def test_a_killed_process_loses_its_session_and_its_locks(
     coordinator: Coordinator, coordinator_factory: CoordinatorFactory, start_client: StartClient
 ) -> None:
     if not coordinator_factory.kill_session:
-        pytest.skip("here a session outlives its process until its time to live is over")
+        does_not_apply("here a session outlives its process until its time to live is over")
     child = await start_client("hold", KEY)
     session = await line_from(child)
     held = await entry_of(coordinator, KEY)
@@ -318,9 +262,11 @@ async def test_a_killed_process_loses_its_session_and_its_locks(
     mine = await coordinator.open_session("mine")
     await refuse(coordinator, Operation(Verb.LOCK, KEY, session=mine, value=b"mine"))
     child.kill()  # and nobody waits for it yet: a zombie holds nothing
-    async with asyncio.timeout(5):
-        while await coordinator.session_is_alive(session):  # noqa: ASYNC110 - it is the store that changes
-            await asyncio.sleep(0.01)
+
+    async def has_ended() -> bool:
+        return not await coordinator.session_is_alive(session)
+
+    await eventually_async(has_ended, 5)
     released = await coordinator.wait(KEY, held.index, TIMEOUT_S)
     assert released.entries[KEY].session is None
     assert released.entries[KEY].index > held.index
@@ -333,7 +279,7 @@ async def test_a_lock_finds_a_dead_holder_by_itself(
     coordinator: Coordinator, coordinator_factory: CoordinatorFactory, start_client: StartClient
 ) -> None:
     if not coordinator_factory.kill_session:
-        pytest.skip("here a session outlives its process until its time to live is over")
+        does_not_apply("here a session outlives its process until its time to live is over")
     child = await start_client("hold", KEY)
     await line_from(child)
     mine = await coordinator.open_session("mine")
@@ -422,196 +368,6 @@ async def test_wait_wakes_for_another_process(coordinator: Coordinator, start_cl
     child.stdin.write(b"hello\n")
     async with asyncio.timeout(10):
         assert (await waiting).entries[KEY].value == b"hello"
-
-
-# ---------------------------------------------------------------------------------------------------- the lease, for real
-
-
-LEASE = lease_key(GROUP)
-
-
-async def votes_of(coordinator: Coordinator, *voters: str) -> tuple[CountedVote, ...]:
-    return tuple([CountedVote(voter, await put(coordinator, vote_key(GROUP, voter), b"down")) for voter in voters])
-
-
-async def form(coordinator: Coordinator, session: str) -> Entry:
-    """Node a holds epoch 1."""
-    await commit(coordinator, *formation(record_of("a", 1), session, ()))
-    return await entry_of(coordinator, LEASE)
-
-
-async def run(coordinator: Coordinator, transaction: Transaction) -> None:
-    await commit(coordinator, *transaction)
-
-
-async def test_formation_on_the_words_of_all(coordinator: Coordinator) -> None:
-    session = await coordinator.open_session("a")
-    words = tuple([CountedVote(n, await put(coordinator, formation_key(GROUP, n), b"word")) for n in ("a", "b")])
-    await put(coordinator, formation_key(GROUP, "b"), b"taken back")
-    refused = await refuse(coordinator, *formation(record_of("a", 1), session, words))
-    assert refused.operation == 2
-    again = CountedVote("b", (await entry_of(coordinator, formation_key(GROUP, "b"))).index)
-    await run(coordinator, formation(record_of("a", 1), session, (words[0], again)))
-    entry = await entry_of(coordinator, LEASE)
-    assert (decode_record(entry.value).holder, entry.session) == ("a", session)
-
-
-async def test_formation_is_refused_where_a_lease_is(coordinator: Coordinator) -> None:
-    session, other = await coordinator.open_session("a"), await coordinator.open_session("b")
-    await form(coordinator, session)
-    await refuse(coordinator, *formation(record_of("b", 1), other, ()))
-    await refuse(coordinator, *formation(record_of("a", 1), session, ()))
-
-
-async def test_formation_with_a_dead_session_is_refused(coordinator: Coordinator) -> None:
-    session = await coordinator.open_session("a")
-    await coordinator.close_session(session)
-    await refuse(coordinator, *formation(record_of("a", 1), session, ()))
-
-
-async def test_renewal(coordinator: Coordinator) -> None:
-    session = await coordinator.open_session("a")
-    entry = await form(coordinator, session)
-    await run(coordinator, renewal(record_of("a", 1, 2), session, entry.index))
-    renewed = await entry_of(coordinator, LEASE)
-    assert (decode_record(renewed.value).sequence, renewed.session) == (2, session)
-    await refuse(coordinator, *renewal(record_of("a", 1, 3), session, entry.index))
-
-
-async def test_renewal_by_another_session_or_a_dead_one_is_refused(coordinator: Coordinator) -> None:
-    session, other = await coordinator.open_session("a"), await coordinator.open_session("b")
-    entry = await form(coordinator, session)
-    await refuse(coordinator, *renewal(record_of("b", 1, 2), other, entry.index))
-    await coordinator.close_session(session)
-    released = await entry_of(coordinator, LEASE)
-    await refuse(coordinator, *renewal(record_of("a", 1, 2), session, released.index))
-
-
-async def test_relock_under_a_new_session(coordinator: Coordinator) -> None:
-    old, new = await coordinator.open_session("a"), await coordinator.open_session("a")
-    before = await form(coordinator, old)
-    await coordinator.close_session(old)
-    await refuse(coordinator, *relock(record_of("a", 1, 2), new, before))
-    released = await entry_of(coordinator, LEASE)
-    await run(coordinator, relock(record_of("a", 1, 2), new, released))
-    entry = await entry_of(coordinator, LEASE)
-    assert (decode_record(entry.value).sequence, entry.session) == (2, new)
-    await refuse(coordinator, *relock(record_of("a", 1, 3), new, released))
-
-
-async def test_relock_while_the_old_session_still_stands(coordinator: Coordinator) -> None:
-    old, new = await coordinator.open_session("a"), await coordinator.open_session("a")
-    before = await form(coordinator, old)
-    await run(coordinator, relock(record_of("a", 1, 2), new, before))
-    assert (await entry_of(coordinator, LEASE)).session == new
-
-
-async def test_vacating_leaves_a_record_without_a_lock(coordinator: Coordinator) -> None:
-    session, other = await coordinator.open_session("a"), await coordinator.open_session("b")
-    entry = await form(coordinator, session)
-    vacated = record_of("a", 1, 2, LeaseState.VACATED)
-    await refuse(coordinator, *vacating(vacated, session, entry.index - 1))
-    await refuse(coordinator, *vacating(vacated, other, entry.index))
-    await run(coordinator, vacating(vacated, session, entry.index))
-    left = await entry_of(coordinator, LEASE)
-    assert left.session is None
-    assert decode_record(left.value).is_vacant
-    await refuse(coordinator, *vacating(vacated, session, left.index))
-    await refuse(coordinator, *renewal(record_of("a", 1, 3), session, left.index))
-
-
-async def test_vacating_after_a_renewal_from_the_same_index_is_refused(coordinator: Coordinator) -> None:
-    session = await coordinator.open_session("a")
-    entry = await form(coordinator, session)
-    await run(coordinator, renewal(record_of("a", 1, 2), session, entry.index))
-    await refuse(coordinator, *vacating(record_of("a", 1, 3, LeaseState.VACATED), session, entry.index))
-
-
-async def test_takeover_of_a_vacated_lease_needs_no_votes(coordinator: Coordinator) -> None:
-    session, other = await coordinator.open_session("a"), await coordinator.open_session("b")
-    entry = await form(coordinator, session)
-    await run(coordinator, vacating(record_of("a", 1, 2, LeaseState.VACATED), session, entry.index))
-    await run(coordinator, takeover(record_of("b", 2), other, await entry_of(coordinator, LEASE), ()))
-    assert (await entry_of(coordinator, LEASE)).session == other
-
-
-async def test_takeover_with_votes_from_a_session_that_still_lives(coordinator: Coordinator) -> None:
-    session, other = await coordinator.open_session("a"), await coordinator.open_session("b")
-    entry = await form(coordinator, session)
-    await run(coordinator, takeover(record_of("b", 2), other, entry, await votes_of(coordinator, "b", "c")))
-    taken = await entry_of(coordinator, LEASE)
-    assert (decode_record(taken.value).epoch, taken.session) == (2, other)
-    await refuse(coordinator, *renewal(record_of("a", 1, 2), session, entry.index))
-
-
-async def test_takeover_fails_after_a_late_renewal(coordinator: Coordinator) -> None:
-    session, other = await coordinator.open_session("a"), await coordinator.open_session("b")
-    entry = await form(coordinator, session)
-    votes = await votes_of(coordinator, "b", "c")
-    await run(coordinator, renewal(record_of("a", 1, 2), session, entry.index))
-    refused = await refuse(coordinator, *takeover(record_of("b", 2), other, entry, votes))
-    assert refused.operation == len(votes)
-
-
-async def test_takeover_fails_after_a_vote_was_withdrawn(coordinator: Coordinator) -> None:
-    session, other = await coordinator.open_session("a"), await coordinator.open_session("b")
-    entry = await form(coordinator, session)
-    votes = await votes_of(coordinator, "b", "c")
-    await commit(coordinator, Operation(Verb.CAS, vote_key(GROUP, "c"), index=votes[1].index, value=b"up"))
-    assert (await refuse(coordinator, *takeover(record_of("b", 2), other, entry, votes))).operation == 1
-
-
-async def test_takeover_fails_for_a_vote_that_was_never_cast(coordinator: Coordinator) -> None:
-    session, other = await coordinator.open_session("a"), await coordinator.open_session("b")
-    entry = await form(coordinator, session)
-    await refuse(coordinator, *takeover(record_of("b", 2), other, entry, (CountedVote("c", 7),)))
-
-
-async def test_the_second_challenger_fails(coordinator: Coordinator) -> None:
-    session, second, third = [await coordinator.open_session(name) for name in "abc"]
-    entry = await form(coordinator, session)
-    votes = await votes_of(coordinator, "b", "c")
-    await run(coordinator, takeover(record_of("b", 2), second, entry, votes))
-    await refuse(coordinator, *takeover(record_of("c", 2), third, entry, votes))
-
-
-async def test_takeover_of_a_key_whose_session_ended(coordinator: Coordinator) -> None:
-    session, other = await coordinator.open_session("a"), await coordinator.open_session("b")
-    before = await form(coordinator, session)
-    votes = await votes_of(coordinator, "b", "c")
-    await coordinator.close_session(session)
-    await refuse(coordinator, *takeover(record_of("b", 2), other, before, votes))
-    await run(coordinator, takeover(record_of("b", 2), other, await entry_of(coordinator, LEASE), votes))
-    assert (await entry_of(coordinator, LEASE)).session == other
-
-
-async def test_takeover_by_a_dead_session_fails(coordinator: Coordinator) -> None:
-    session, other = await coordinator.open_session("a"), await coordinator.open_session("b")
-    entry = await form(coordinator, session)
-    await coordinator.close_session(other)
-    await refuse(coordinator, *takeover(record_of("b", 2), other, entry, ()))
-
-
-async def test_a_holder_takes_the_next_epoch_of_its_own(coordinator: Coordinator) -> None:
-    session = await coordinator.open_session("a")
-    entry = await form(coordinator, session)
-    await run(coordinator, takeover(record_of("a", 2), session, entry, ()))
-    taken = await entry_of(coordinator, LEASE)
-    assert (decode_record(taken.value).epoch, taken.session) == (2, session)
-
-
-async def test_of_two_processes_that_race_for_200_epochs_one_wins_each(coordinator: Coordinator, start_client: StartClient) -> None:
-    session = await coordinator.open_session("a")
-    await put(coordinator, vote_key(GROUP, "c"), b"down")
-    start = replace(record_of("a", 0), nonce="start")
-    await commit(coordinator, Operation(Verb.LOCK, LEASE, session=session, value=encode_record(start)))
-    racers = [await start_client("race", "200") for _ in range(2)]
-    async with asyncio.timeout(90):
-        said = [(await racer.communicate())[0].decode().split("\n") for racer in racers]
-    won = [[int(line.split()[1]) for line in lines if line.startswith("won")] for lines in said]
-    assert sorted(won[0] + won[1]) == list(range(1, 201))
-    assert sum(int(line.split()[1]) for lines in said for line in lines if line.startswith("refused")) > 0, "they never met"
-    assert decode_record((await entry_of(coordinator, LEASE)).value).epoch == 200
 
 
 # ---------------------------------------------------------------------------------------------------- kill -9

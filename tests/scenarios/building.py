@@ -63,6 +63,8 @@ INDEX = 900
 SYSTEM = "7300000000000000001"
 HISTORY = [[1, 1000], [2, 3000]]
 PROMOTIONS = [[7, "pg1", 3, 2, 3000]]
+RESERVED = [7, "pg1", 4, 3, 0]
+"""A leader that stands by has reserved its next timeline number; one that crashes has it in hand, too."""
 HERE = [3, 5000]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s)")
@@ -211,7 +213,7 @@ class Builder:
             voters=voters,
             votes_needed=words.take("votes_needed", votes_needed(len(voters))),
             sync_set=None if set_ is None else tuple(set_),
-            promotions=tuple(Promotion(*p) for p in words.take("promotions", PROMOTIONS)),
+            promotions=tuple(Promotion(*p) for p in words.take("promotions", PROMOTIONS + ([RESERVED] if self.node == holder else []))),
             paused=words.take("paused", False),
             heir=words.take("heir"),
             final_position=None if final is None else Position(*final),
@@ -306,6 +308,7 @@ class Builder:
             armed_epoch=epoch,
             armed_deadline=deadline,
             refused=words.take("refused", ""),
+            suspended=words.take("suspended", self.record.paused and tenure is not None),
         )
         words.close()
         return fences

@@ -91,7 +91,7 @@ class Service:
     """A database: a list of writes. What is in `log` is on disk."""
 
     state: ServiceState = ServiceState.STANDBY
-    log: list[int] = field(default_factory=list)
+    log: list[int] = field(default_factory=lambda: [0])
     timeline: int = 1
     history: tuple[Branch, ...] = ()
     upstream: str | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from agent.coordination.lease import LeaseRecord, Promotion
 from agent.decision.engines.base import Rejoin
-from agent.decision.view import MemberView, ServiceState, ServiceView
+from agent.decision.view import Branch, MemberView, ServiceState, ServiceView
 
 
 class PostgresEngine:
@@ -43,7 +43,11 @@ class PostgresEngine:
         if member.position is None:
             return "its position is not known"
         newest = newest_promotion(record)
-        if newest is None or member.position.timeline == newest.timeline:
+        if newest is None:
+            return ""
+        if member.position.timeline == newest.timeline:
+            return _of_another_branch(member, newest)
+        if _is_unrecorded(member, record, newest):
             return ""
         switch = _end_of(member.position.timeline, record)
         if switch is None:
@@ -54,13 +58,31 @@ class PostgresEngine:
 
 
 def newest_promotion(record: LeaseRecord) -> Promotion | None:
-    """The last promotion that the record knows of."""
-    return max(record.promotions, key=lambda p: p.epoch, default=None)
+    """The last promotion that the record knows to have happened."""
+    return max((p for p in record.promotions if not p.is_reserved), key=lambda p: (p.epoch, p.timeline), default=None)
+
+
+def _of_another_branch(member: MemberView, newest: Promotion) -> str:
+    """A timeline of the group's number that began elsewhere is another one: somebody promoted by hand."""
+    if not member.history or member.history[-1] == Branch(newest.parent_timeline, newest.switch_lsn):
+        return ""
+    return f"its timeline {newest.timeline} began elsewhere than the group's"
+
+
+def _is_unrecorded(member: MemberView, record: LeaseRecord, newest: Promotion) -> bool:
+    """Whether it followed a holder that promoted itself to the number reserved for it and died before it could record that."""
+    if member.position is None or not member.history:
+        return False
+    later = {p.timeline for p in record.promotions if p.is_reserved and (p.epoch, p.timeline) > (newest.epoch, newest.timeline)}
+    branch = member.history[-1]
+    end = _end_of(branch.timeline, record)
+    in_line = branch.timeline == newest.timeline or (end is not None and branch.switch_lsn <= end)
+    return member.position.timeline in later and in_line
 
 
 def _end_of(timeline: int, record: LeaseRecord) -> int | None:
     """Where `timeline` ended in the newest leader's line of ancestors; None when it is no part of that line."""
-    by_timeline = {p.timeline: p for p in sorted(record.promotions, key=lambda p: p.epoch)}
+    by_timeline = {p.timeline: p for p in sorted(record.promotions, key=lambda p: p.epoch) if not p.is_reserved}
     newest = newest_promotion(record)
     seen: set[int] = set()
     end: int | None = None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent.worker import QUEUE_LIMIT, LateAnswer, Ticket, Withdrawn, Worker
+from tests.polling import eventually_async
 
 
 @pytest.fixture
@@ -78,8 +79,7 @@ async def test_a_cancelled_caller_withdraws_its_job(worker: Worker) -> None:
         refused.append(ticket.withdrawn)
 
     task = asyncio.create_task(worker.run(hang, 10))
-    while not begun.is_set():  # noqa: ASYNC110 - a thread sets it
-        await asyncio.sleep(0.001)
+    await eventually_async(begun.is_set)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -64,25 +65,22 @@ def quorate(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 @contextmanager
 def running(face: Face, access: Access | None = None) -> Iterator[int]:
     """The server in a thread of its own, as an agent is a process of its own; its port."""
-    ports: list[int] = []
-    started, ended = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
+    started: queue.Queue[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
 
     async def serve() -> None:
         async with serving(face, access) as port:
-            ports.append(port)
-            started.set()
+            ended = asyncio.Event()
+            started.put((port, asyncio.get_running_loop(), ended))
             await ended.wait()
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
-    assert started.wait(10)
+    port, loop, ended = started.get(timeout=10)
     try:
-        yield ports[0]
+        yield port
     finally:
         loop.call_soon_threadsafe(ended.set)
         thread.join(10)
-        loop.close()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from agent.coordination.coordinator import Committed, Coordinator, Operation, Sn
 from agent.coordination.local import LocalCoordinator
 from agent.coordination.local_file import make_if_absent
 from agent.errors import CoordinationError, CoordinationRefused
+from tests.polling import eventually_async
 
 
 async def begin_wait(coordinator: LocalCoordinator) -> asyncio.Task[Snapshot]:
@@ -84,13 +86,16 @@ async def test_a_hung_store_does_not_stop_the_loop(coordinator: LocalCoordinator
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         task = asyncio.create_task(coordinator.transact(PUT, 0.5))
-        longest_s, last = 0.0, time.monotonic()
-        while not task.done():
-            await asyncio.sleep(0.005)
-            longest_s, last = max(longest_s, time.monotonic() - last), time.monotonic()
+        turns_s: list[float] = []
+
+        def note_turn() -> bool:
+            turns_s.append(time.monotonic())
+            return task.done()
+
+        await eventually_async(note_turn, 5)
         with pytest.raises(CoordinationError):
             await task
-        assert longest_s < 0.25
+    assert max(later - earlier for earlier, later in pairwise(turns_s)) < 0.25
 
 
 @pytest.mark.parametrize("ticks", range(5))
@@ -224,6 +229,4 @@ async def test_closing_gives_all_descriptors_back(path: Path) -> None:
     await coordinator.transact(PUT, 5)
     await coordinator.wait("pg/", 0, 5)
     await coordinator.close()
-    async with asyncio.timeout(5):
-        while len(list(DESCRIPTORS.iterdir())) > before:  # noqa: ASYNC110 - the watching thread closes its own
-            await asyncio.sleep(0.01)
+    await eventually_async(lambda: len(list(DESCRIPTORS.iterdir())) <= before, 5, "the watching thread closes its own")

@@ -172,7 +172,7 @@ def test_promtool_has_nothing_to_say(metrics: Metrics) -> None:
     everything(metrics)
     text = metrics.exposition(document())[0]
     said = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, timeout=30, check=False)
-    assert (said.returncode, said.stdout, said.stderr) == (0, b"", b"")
+    assert (said.returncode, said.stdout, said.stderr) == (0, b"", b""), f"{said.stderr.decode()}\n{text.decode()}"
 
 
 def test_promtool_would_say_something() -> None:

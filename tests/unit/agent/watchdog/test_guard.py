@@ -17,7 +17,6 @@ from agent.watchdog.deadline import NANOSECONDS, Target
 from agent.watchdog.guard import Guard
 from agent.watchdog.process import members_of, title_of
 from agent.watchdog.protocol import (
-from tests.polling import eventually
     MOST_GROUPS,
     Acknowledged,
     Answer,
@@ -30,6 +29,7 @@ from tests.polling import eventually
     Release,
     Suspend,
 )
+from tests.polling import eventually
 
 UID = os.getuid()
 Run = Callable[[Path], int]

@@ -15,6 +15,7 @@ import pytest
 
 from agent.watchdog import process
 from agent.watchdog.process import Killed, Place, age_s, is_member, kill_tree, members_of, start_ticks, strike, title_of
+from tests.polling import eventually
 
 UID = os.getuid()
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -178,7 +179,6 @@ def test_without_pidfds_it_kills_by_number(start: Start, tmp_path: Path, monkeyp
 ONE_DESCRIPTOR = """
 import os, resource, sys
 from agent.watchdog.process import kill_tree
-from tests.polling import eventually
 assert kill_tree("/nowhere", os.getuid(), 2).killed == 0
 resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))
 try:

@@ -20,6 +20,7 @@ from agent.watchdog.deadline import NANOSECONDS
 from agent.watchdog.host import moment
 from agent.watchdog.process import members_of
 from agent.watchdog.protocol import Adopt, Answer, Greeting, GroupReport, HandOver, Hello, Register, Request, decode_answer, encode
+from tests.polling import eventually
 
 ROOT = Path(__file__).parents[4]
 PROGRAM = ROOT / "agent" / "__main__.py"
@@ -243,7 +244,6 @@ def test_a_fault_of_a_turn_does_not_end_it(tmp_path: Path) -> None:
     code = f"""
 import sys; sys.path.append({str(ROOT)!r})
 from agent.watchdog import guard, watchdog
-from tests.polling import eventually
 really, left = guard.Guard.turn, [3]
 def turn(self):
     if left[0]:

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from agent.coordination.lease import Debt, LeaseState, Position, Promotion
+from agent.decision import records
+from tests.scenarios.building import context, merge
+
+SYNC: Mapping[str, Any] = {"node": "pg1", "group": {"durability": "sync"}}
+GROWN = {"sync_names": ["pg2"], "sync_effective_lsn": 4000, "replicas": [{"name": "pg2", "sync": True}]}
+
+
+def test_the_first_record() -> None:
+    record = records.first_record(context({"lease": "none"}))
+    assert (record.epoch, record.sequence, record.holder, record.sync_set) == (1, 1, "pg2", None)
+    assert (record.voters, record.votes_needed) == (("pg1", "pg2", "pg3"), 2)
+
+
+def test_a_taker_goes_above_every_epoch_it_ever_saw_and_inherits_what_must_not_be_forgotten() -> None:
+    given = {"lease": {"state": "vacated", "debt": [5, "pg3", 4.0], "paused": False, "heir": "pg2"}, "group": {"durability": "sync"}}
+    record = records.taken_record(context({**given, "highest_epoch": 11}), "why")
+    assert (record.epoch, record.holder, record.state, record.heir, record.cause) == (12, "pg2", LeaseState.HELD, None, "why")
+    assert record.debt == Debt(5, "pg3", 4.0)
+    assert record.promotions == (Promotion(7, "pg1", 3, 2, 3000),)
+    assert record.sync_set == ()
+
+
+def test_a_taker_names_the_cluster_when_nobody_did() -> None:
+    record = records.taken_record(context({"lease": {"system_identifier": None}}), "")
+    assert record.system_identifier == "7300000000000000001"
+
+
+def test_a_give_up_and_a_switchover() -> None:
+    plain = records.vacated_record(context({"node": "pg1", "tenure": {"attempts": [{}, {}]}}), "it crashed")
+    assert (plain.state, plain.sequence, plain.heir, plain.final_position, plain.cause) == (LeaseState.VACATED, 43, None, None, "it crashed")
+    named = records.vacated_record(context({"node": "pg1", "intents": [{"kind": "switchover", "to": "pg3"}]}), "switchover")
+    assert (named.heir, named.final_position) == ("pg3", Position(3, 5000))
+
+
+def test_a_renewal_with_nothing_to_say_changes_only_its_sequence() -> None:
+    ctx = context({"node": "pg1"})
+    assert ctx.tenure is not None
+    assert records.wanted_record(ctx) == ctx.tenure.record
+    assert records.renewed_record(ctx).sequence == 41
+
+
+def test_a_renewal_carries_changed_terms_and_voters_and_ends_a_debt() -> None:
+    ctx = context(
+        {"node": "pg1", "group": {"ttl": 7.0}, "lease": {"ttl": 5.0, "voters": ["pg1"], "votes_needed": 1, "debt": [6, "pg3", 4.0]}}
+    )
+    wanted = records.wanted_record(ctx)
+    assert (wanted.terms.ttl_s, wanted.voters, wanted.votes_needed, wanted.debt) == (7.0, ("pg1", "pg2", "pg3"), 2, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [
+        ({"lease": {"promotions": []}}, [(7, 3, 2, 3000)]),
+        ({"lease": {"promotions": []}, "service": {"state": "standby"}}, []),
+        ({"lease": {"promotions": []}, "service": {"position": "none"}}, []),
+        ({"lease": {"promotions": []}, "service": {"history": []}}, []),
+        ({}, [(7, 3, 2, 3000)]),
+        ({"service": {"position": [4, 6000], "history": [[3, 5500]]}}, [(7, 3, 2, 3000), (7, 4, 3, 5500)]),
+    ],
+)
+def test_a_promotion_is_recorded_once(change: Mapping[str, Any], known: list[tuple[int, ...]]) -> None:
+    wanted = records.wanted_record(context(merge({"node": "pg1"}, change)))
+    assert [(p.epoch, p.timeline, p.parent_timeline, p.switch_lsn) for p in wanted.promotions] == known
+
+
+def test_only_the_latest_promotions_are_kept() -> None:
+    many = [[n, "pg1", n, n - 1, n] for n in range(40, 90)]
+    wanted = records.wanted_record(context({"node": "pg1", "lease": {"promotions": many}}))
+    assert len(wanted.promotions) == records.KEPT_PROMOTIONS
+    assert wanted.promotions[-1].epoch == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({"lease": {"sync_set": []}, "service": GROWN}, ("pg2",)),
+        ({"lease": {"sync_set": []}, "service": {**GROWN, "state": "standby"}}, ()),
+        ({"lease": {"sync_set": [], "key": "unreadable"}, "service": GROWN}, ()),
+        ({"lease": {"sync_set": []}, "service": GROWN, "in_flight": ["SetSyncNames"]}, ()),
+        ({"lease": {"sync_set": []}, "service": GROWN, "outcomes": {"SetSyncNames": {"ok": False}}}, ()),
+        ({"lease": {"sync_set": []}, "service": GROWN, "outcomes": {"SetSyncNames": {}}}, ("pg2",)),
+        ({"lease": {"sync_set": None}, "in_flight": ["SetSyncNames"]}, ()),
+        ({}, ("pg2",)),
+    ],
+)
+def test_the_set_grows_only_on_firm_ground(change: Mapping[str, Any], wanted: tuple[str, ...]) -> None:
+    assert records.wanted_record(context(merge(SYNC, change))).sync_set == wanted
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({}, None),
+        ({"service": {"sync_names": []}}, ("pg2",)),
+        ({"outcomes": {"SetSyncNames": {"ok": False}}}, ("pg2",)),
+        ({"lease": {"sync_set": []}, "service": {"sync_names": ["pg2"], "replicas": [{"name": "pg3"}]}}, ("pg3",)),
+        (
+            {
+                "lease": {"sync_set": []},
+                "service": {"sync_names": ["pg2"], "replicas": [{"name": "pg3"}]},
+                "in_flight": [{"RenewLease": {"record": {"sync_set": ["pg2"]}}}],
+            },
+            None,
+        ),
+    ],
+)
+def test_the_service_is_never_told_to_forget_somebody_who_is_promised(change: Mapping[str, Any], names: tuple[str, ...] | None) -> None:
+    assert records.wanted_names(context(merge(SYNC, change))) == names
+
+
+def test_promised_is_who_is_in_any_record_that_counts_or_may_yet_count() -> None:
+    ctx = context(
+        merge(
+            SYNC,
+            {
+                "lease": {"sync_set": ["a"]},
+                "tenure": {"record": {"sync_set": ["b"]}, "attempts": [{"sync_set": ["c"]}]},
+                "in_flight": [{"RenewLease": {"record": {"sync_set": ["d"]}}}, "CastVote"],
+            },
+        )
+    )
+    assert records.promised(ctx) == {"a", "b", "c", "d"}
+    assert records.promised(context({"lease": "none"})) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("change", "paused"),
+    [
+        ({}, False),
+        ({"lease": {"paused": True}}, True),
+        ({"intents": [{"kind": "pause"}]}, True),
+        ({"lease": {"paused": True}, "intents": [{"kind": "resume"}]}, False),
+        ({"lease": {"paused": True}, "intents": [{"kind": "resume"}], "fences": {"armed": "none"}}, True),
+        ({"lease": {"paused": True}, "intents": [{"kind": "resume"}], "tenure": {"sent": "9s ago"}}, True),
+        ({"intents": [{"kind": "resume"}], "fences": {"armed": "none"}}, False),
+    ],
+)
+def test_pause_and_resume(change: Mapping[str, Any], paused: bool) -> None:  # noqa: FBT001  # a parameter of the table
+    assert records.wanted_record(context(merge({"node": "pg1"}, change))).paused is paused

@@ -202,7 +202,12 @@ class SetSyncNames(PostgresAction[SyncEffect]):
             await self._take((*self._names, NOBODY))
         effective_lsn = await self._written()
         await self._take(self._names)
+        await self._have_standbys_reply()
         return SyncEffect(effective_lsn)
+
+    async def _have_standbys_reply(self) -> None:
+        """Senders release waiting commits when their standby replies; on an idle server that could take 10 s. New WAL brings a reply."""
+        await self.session.rows("SELECT pg_logical_emit_message(true, 'quorate', '')")
 
     async def _take(self, names: tuple[str, ...]) -> None:
         await change_settings(self.instance, self.session, {"synchronous_standby_names": sync_setting(names)})

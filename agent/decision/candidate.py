@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agent.coordination.lease import LeaseRecord, Position
+from agent.coordination.lease import LeaseRecord, LeaseState, Position
 from agent.decision.engines.base import Engine
 from agent.decision.quorum import is_fresh
 from agent.decision.view import Candidacy, GroupSpec, MemberView, Replica, ServiceState
@@ -29,14 +29,19 @@ class Ranking:
 
 
 def rank(group: GroupSpec, record: LeaseRecord, members: Mapping[str, MemberView], engine: Engine, now: Instant) -> Ranking:
-    """Order those whose final position for this epoch is known. `rejected` names every other configured member."""
+    """Order those whose final position for this epoch is known. `rejected` names every other configured member.
+
+    Who gave up comes last: its service has just crashed, and it gave up because another member can lead.
+    """
     reasons = {name: _objection(name, group, record, members, engine, now) for name in group.members}
     final = {name: reasons[name] or _not_final(members[name], record) for name in group.members}
     best = max([_last_known(record, members), *(_position(members[n]) for n in group.members if not final[n])])
     for name in group.members:
         if not final[name]:
             final[name] = _too_far_behind(_position(members[name]).lsn, best.lsn, group, record)
-    order = sorted((n for n in group.members if not final[n]), key=lambda n: _sort_key(n, members[n], group.members[n]))
+    gave_up = record.holder if record.state is LeaseState.VACATED else None
+    able = (n for n in group.members if not final[n])
+    order = sorted(able, key=lambda n: (n == gave_up, _sort_key(n, members[n], group.members[n])))
     return Ranking(tuple(order), {n: reason for n, reason in final.items() if reason})
 
 

@@ -10,6 +10,7 @@ from agent.decision.command import (
     PromoteService,
     RejoinService,
     RenewLease,
+    Resource,
     SealService,
     SetSyncNames,
     StartService,
@@ -202,7 +203,8 @@ def must_rejoin(ctx: Context) -> bool:
 
 def sync_names_differ(ctx: Context) -> bool:
     led = ctx.is_live and ctx.record is not None and ctx.state is ServiceState.PRIMARY
-    return led and records.wanted_names(ctx) is not None and ctx.may_try(SetSyncNames)
+    settled = led and not ctx.is_busy(Resource.SERVICE)  # a promotion sets its own names, and knows only at its end that they are in force
+    return settled and records.wanted_names(ctx) is not None and ctx.may_try(SetSyncNames)
 
 
 def may_give_word(ctx: Context) -> bool:

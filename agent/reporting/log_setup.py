@@ -102,10 +102,13 @@ def _bound_values(_logger: object, _method: str, event: EventDict) -> EventDict:
 
 
 class LineWriter:
-    """Writes lines to a file descriptor from a thread of its own. `write` never waits and never raises."""
+    """Writes lines to a file descriptor from a thread of its own. `write` never waits and never raises.
+
+    It keeps a copy of the descriptor: were the number closed and given to a connection, lines would go down that connection.
+    """
 
     def __init__(self, descriptor: int, limit: int = QUEUE_LINES) -> None:
-        self._descriptor = descriptor
+        self._descriptor = _copy_of(descriptor)
         self._lines: queue.Queue[str] = queue.Queue(limit)
         self._dropped = 0
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -132,14 +135,21 @@ class LineWriter:
             self._lines.task_done()
 
     def _put(self, text: bytes) -> None:
-        """Write all of it. A reader that is gone, a closed descriptor, a full disk: the line is lost and nothing else."""
-        while text:
+        """Write all of it. A reader that is gone, no descriptor, a full disk: the line is lost and nothing else."""
+        while text and self._descriptor is not None:
             try:
                 text = text[os.write(self._descriptor, text) :]
             except BlockingIOError:  # somebody else made it non-blocking
                 time.sleep(0.01)
             except OSError:
                 return
+
+
+def _copy_of(descriptor: int) -> int | None:
+    try:
+        return os.dup(descriptor)
+    except OSError:
+        return None
 
 
 class _Logger:

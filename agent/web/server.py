@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic_core import to_json
 
-from agent.configuration.model import ApiTls, host_and_port
+from agent.configuration.model import ApiTls
 from agent.errors import ConfigurationError, CoordinationError, CoordinationRefused, QuorateError
 from agent.reporting.metrics import Metrics
 from agent.web import api, page, probes
@@ -174,11 +174,6 @@ async def serve(app: web.Application, host: str, port: int, tls: ApiTls | None =
         raise QuorateError(_cannot_listen(host, port, error)) from None
     bound: int = server.sockets[0].getsockname()[1]
     return Serving(bound, runner, server)
-
-
-def address_of(api_address: str) -> tuple[str, int]:
-    """Host and port of a node's `api` address, which the configuration has judged already."""
-    return host_and_port(api_address)
 
 
 class _Refusing(asyncio.Protocol):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent.coordination.lease import Debt, LeaseState, Position, Promotion
+from agent.coordination.lease import RESERVED, Debt, LeaseState, Position, Promotion
 from agent.decision import records
 from tests.scenarios.building import context, merge
 
@@ -24,7 +24,7 @@ def test_a_taker_goes_above_every_epoch_it_ever_saw_and_inherits_what_must_not_b
     record = records.taken_record(context({**given, "highest_epoch": 11}), "why")
     assert (record.epoch, record.holder, record.state, record.heir, record.cause) == (12, "pg2", LeaseState.HELD, None, "why")
     assert record.debt == Debt(5, "pg3", 4.0)
-    assert record.promotions == (Promotion(7, "pg1", 3, 2, 3000),)
+    assert record.promotions == (Promotion(7, "pg1", 3, 2, 3000), Promotion(12, "pg2", 4, 3, RESERVED))
     assert record.sync_set == ()
 
 
@@ -59,10 +59,16 @@ def test_a_renewal_carries_changed_terms_and_voters_and_ends_a_debt() -> None:
     ("change", "known"),
     [
         ({"lease": {"promotions": []}}, [(7, 3, 2, 3000)]),
-        ({"lease": {"promotions": []}, "service": {"state": "standby"}}, []),
+        ({"lease": {"promotions": []}, "service": {"state": "standby"}}, [(7, 4, 3, 0)]),
+        ({"lease": {"promotions": [[7, "pg1", 9, 3, 0]]}, "service": {"state": "standby"}}, [(7, 9, 3, 0)]),
+        ({"lease": {"promotions": [[6, "pg1", 9, 3, 0]]}, "service": {"state": "standby"}}, [(6, 9, 3, 0), (7, 10, 3, 0)]),
+        ({"lease": {"promotions": []}, "service": {"state": "standby", "upstream": "pg3"}}, []),
+        ({"lease": {"promotions": []}, "service": {"state": "standby", "upstream": "pg3", "receiving": True}}, []),
+        ({"lease": {"promotions": []}, "service": {"state": "standby", "position": "none"}}, []),
         ({"lease": {"promotions": []}, "service": {"position": "none"}}, []),
         ({"lease": {"promotions": []}, "service": {"history": []}}, []),
-        ({}, [(7, 3, 2, 3000)]),
+        ({"lease": {"promotions": [[7, "pg1", 3, 2, 0]]}}, [(7, 3, 2, 3000)]),
+        ({"lease": {"promotions": [[7, "pg1", 3, 2, 3000]]}}, [(7, 3, 2, 3000)]),
         ({"service": {"position": [4, 6000], "history": [[3, 5500]]}}, [(7, 3, 2, 3000), (7, 4, 3, 5500)]),
     ],
 )
@@ -145,3 +151,17 @@ def test_promised_is_who_is_in_any_record_that_counts_or_may_yet_count() -> None
 )
 def test_pause_and_resume(change: Mapping[str, Any], paused: bool) -> None:  # noqa: FBT001  # a parameter of the table
     assert records.wanted_record(context(merge({"node": "pg1"}, change))).paused is paused
+
+
+@pytest.mark.parametrize(
+    ("service", "promotions"),
+    [
+        ({}, [(6, 3, 2, 3000), (8, 4, 3, 0)]),
+        ({"position": [2, 5000]}, [(6, 3, 0, 0), (8, 4, 2, 0)]),
+        ({"position": "none"}, [(6, 3, 0, 0)]),
+        ({"history": []}, [(6, 3, 0, 0), (8, 4, 3, 0)]),
+    ],
+)
+def test_a_taker_completes_what_its_predecessor_could_not_record(service: Mapping[str, Any], promotions: list[tuple[int, ...]]) -> None:
+    ctx = context({"lease": {"state": "vacated", "promotions": [[6, "pg1", 3, 0, 0]]}, "service": service})
+    assert [(p.epoch, p.timeline, p.parent_timeline, p.switch_lsn) for p in records.taken_record(ctx, "").promotions] == promotions

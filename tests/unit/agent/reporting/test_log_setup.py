@@ -145,8 +145,26 @@ def test_a_reader_that_went_away_ends_nothing() -> None:
     writer.write("nobody hears this")
     assert writer.flush(5)
     os.close(writes)
+    writer = LineWriter(writes)
     writer.write("nor this, into a closed descriptor")
     assert writer.flush(5)
+
+
+def test_a_number_that_was_closed_and_given_away_gets_no_lines() -> None:
+    """Were it not so, log lines would go down whatever connection has the number next."""
+    reads, writes = os.pipe()
+    writer = LineWriter(writes)
+    os.close(writes)
+    other_reads, other_writes = os.pipe()
+    assert writes in (other_reads, other_writes)
+    writer.write("for the log alone")
+    assert writer.flush(5)
+    assert os.read(reads, 100) == b"for the log alone\n"
+    os.set_blocking(other_reads, False)
+    with pytest.raises(BlockingIOError):
+        os.read(other_reads, 100)
+    for descriptor in (reads, other_reads, other_writes):
+        os.close(descriptor)
 
 
 def test_the_last_line_of_a_process_is_written() -> None:

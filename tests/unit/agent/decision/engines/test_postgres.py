@@ -47,6 +47,8 @@ def test_how_a_member_becomes_the_leaders_standby(change: Mapping[str, Any], rej
     assert ENGINE.rejoin(ctx.view.service, ctx.leader, ctx.record, "pg2") is rejoin
 
 
+AHEAD = [8, "pg2", 4, 3, 0]
+"""Reserved after the newest promotion that is known to have happened."""
 LINE = [[3, "pg3", 2, 1, 1000], [7, "pg1", 3, 2, 3000]]
 
 
@@ -65,6 +67,16 @@ LINE = [[3, "pg3", 2, 1, 1000], [7, "pg1", 3, 2, 3000]]
         ({"position": [4, 9]}, LINE, "timeline 4 is no ancestor of the group's timeline 3"),
         ({"position": [1, 9]}, [[7, "pg1", 3, 2, 3000]], "timeline 1 is no ancestor of the group's timeline 3"),
         ({"position": [1, 9]}, [[7, "pg1", 3, 2, 3000], [6, "pg1", 2, 3, 9]], "timeline 1 is no ancestor of the group's timeline 3"),
+        ({"history": [[1, 1000], [2, 2999]]}, LINE, "its timeline 3 began elsewhere than the group's"),
+        ({"history": []}, LINE, ""),
+        ({"position": [4, 9], "history": [[2, 3000], [3, 4000]]}, [*LINE, AHEAD], ""),
+        ({"position": [4, 9], "history": [[2, 2900]]}, [*LINE, AHEAD], ""),
+        ({"position": [4, 9], "history": [[2, 3001]]}, [*LINE, AHEAD], "timeline 4 is no ancestor of the group's timeline 3"),
+        ({"position": [4, 9], "history": [[8, 9]]}, [*LINE, AHEAD], "timeline 4 is no ancestor of the group's timeline 3"),
+        ({"position": [4, 9], "history": []}, [*LINE, AHEAD], "timeline 4 is no ancestor of the group's timeline 3"),
+        ({"position": [5, 9]}, [*LINE, AHEAD], "timeline 5 is no ancestor of the group's timeline 3"),
+        ({"position": [4, 9]}, [[6, "pg2", 4, 3, 0], *LINE], "timeline 4 is no ancestor of the group's timeline 3"),
+        ({"position": [9, 9]}, [AHEAD], ""),
     ],
 )
 def test_whose_history_is_part_of_the_groups(member: Mapping[str, Any], promotions: list[Any], sentence: str) -> None:

@@ -19,7 +19,7 @@ from agent.decision.engines.postgres import PostgresEngine
 from agent.decision.explain import Outlook
 from agent.decision.memory import Memory
 from agent.decision.rules import Concern, Rule
-from agent.decision.situation import Situation
+from agent.decision.situation import SENTENCES, Situation
 from agent.decision.view import ServiceState, View
 from agent.instant import Instant
 
@@ -41,7 +41,7 @@ class Decision:
     def reason(self) -> str:
         """One sentence: the first row that acts, else the situation."""
         acting = [r for r in self.rules if not r.name.endswith("-busy")]
-        return acting[0].sentence if acting else self.situation.value
+        return acting[0].sentence if acting else SENTENCES[self.situation]
 
 
 def decide(memory: Memory, view: View, now: Instant) -> Decision:

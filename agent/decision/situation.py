@@ -2,49 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
 class Situation(StrEnum):
-    """What is the case, before anybody asks what to do about it."""
+    """What is the case, before anybody asks what to do about it. Each name's sentence is in SENTENCES."""
 
     BLIND = "blind"
-    """The coordinator does not answer this node."""
     WENT_BACK = "went_back"
-    """The coordinator shows a past this node has already left, or is another store: a person has to look."""
     UNREADABLE = "unreadable"
-    """The lease key holds something that is no record of this version."""
     UNFORMED = "unformed"
-    """There was never a lease: the members have yet to give their word."""
     KEY_LOST = "key_lost"
-    """There was a lease and its key is gone."""
     STRAY_PRIMARY = "stray_primary"
-    """The local service takes writes without a lease."""
     LATE = "late"
-    """This node's own lease is over and its service may still take writes."""
     LEADING = "leading"
-    """This node leads and its service takes writes."""
     PROMOTING = "promoting"
-    """This node holds the lease; its service does not take writes yet."""
     CRASHED = "crashed"
-    """This node holds the lease; its service is gone."""
     HUNG = "hung"
-    """This node holds the lease; its service answers no more."""
     UNFENCED = "unfenced"
-    """This node leads and a fence that must stand does not."""
     STEPPING_DOWN = "stepping_down"
-    """This node leads and an operator wants another leader."""
     FOLLOWING = "following"
-    """Another node leads; the local service follows it."""
     REJOINING = "rejoining"
-    """Another node leads; the local service does not follow it yet."""
     WITNESSING = "witnessing"
-    """Another node leads; this one only observes and votes."""
     SILENT = "silent"
-    """Another node's lease has not moved for longer than half its ttl."""
     VACANT = "vacant"
-    """The lease was given up on purpose, after a fence: it may be taken without a clock, unless an earlier holder is not proven over."""
     EXPIRED = "expired"
-    """The lease ran out: it may be taken with the votes of a quorum."""
     PAUSED = "paused"
-    """An operator paused the group: nobody takes over."""
+
+
+SENTENCES: Mapping[Situation, str] = {
+    Situation.BLIND: "the coordinator does not answer this node",
+    Situation.WENT_BACK: "the coordinator shows a past this node has already left, or is another store: a person has to look",
+    Situation.UNREADABLE: "the lease key holds something that is no record of this version",
+    Situation.UNFORMED: "there was never a lease: the members have yet to give their word",
+    Situation.KEY_LOST: "there was a lease and its key is gone",
+    Situation.STRAY_PRIMARY: "the local service takes writes without a lease",
+    Situation.LATE: "this node's own lease is over and its service may still take writes",
+    Situation.LEADING: "this node leads and its service takes writes",
+    Situation.PROMOTING: "this node holds the lease; its service does not take writes yet",
+    Situation.CRASHED: "this node holds the lease; its service is gone",
+    Situation.HUNG: "this node holds the lease; its service answers no more",
+    Situation.UNFENCED: "this node leads and a fence that must stand does not",
+    Situation.STEPPING_DOWN: "this node leads and an operator wants another leader",
+    Situation.FOLLOWING: "another node leads; the local service follows it",
+    Situation.REJOINING: "another node leads; the local service does not follow it yet",
+    Situation.WITNESSING: "another node leads; this one only observes and votes",
+    Situation.SILENT: "another node's lease has not moved for longer than half its ttl",
+    Situation.VACANT: "the lease was given up on purpose, after a fence: it may be taken without a clock, unless an earlier holder is not proven over",
+    Situation.EXPIRED: "the lease ran out: it may be taken with the votes of a quorum",
+    Situation.PAUSED: "an operator paused the group: nobody takes over",
+}
+"""What each name means, for people."""

@@ -31,7 +31,7 @@ from agent.decision.command import (
 )
 from agent.decision.engine import Decision
 from agent.decision.situation import Situation
-from agent.decision.view import FenceLayer, View
+from agent.decision.view import FenceLayer, ServiceState, View
 from agent.errors import QuorateError
 from agent.execution.executor import Finished
 from agent.instant import NANOSECONDS, Instant, observer_elapsed_s
@@ -63,6 +63,16 @@ class Succession:
     sentence: str
 
 
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """A promotion that ended well, at `ended` by the own clocks."""
+
+    succession: Succession
+    command: PromoteService
+    ended: Instant
+    ended_wall_s: float
+
+
 class Chronicle:
     """The listener of one group."""
 
@@ -73,12 +83,21 @@ class Chronicle:
         self._coordinator = coordinator
         self._situation: Situation | None = None
         self._view: View | None = None
+        self._attempt: Succession | None = None
+        """Of the takeover that was decided last; it counts once that is committed."""
         self._succession: Succession | None = None
+        self._promoted: Promoted | None = None
+        """A promotion that ended; its history is written when the next view shows what came of it."""
         self._writing: set[asyncio.Task[None]] = set()
 
     def decided(self, view: View, decision: Decision, now: Instant) -> None:
         """A turn was taken: a new situation is an event."""
         self._view = view
+        taking = next((c for c in decision.commands if isinstance(c, TakeLease | FormGroup)), None)
+        if taking is not None:
+            self._attempt = _succession(taking, view, now)
+        if self._promoted is not None and view.service.state is ServiceState.PRIMARY:
+            self._conclude(self._promoted, view)
         if decision.situation is self._situation:
             return
         before, self._situation = self._situation, decision.situation
@@ -110,40 +129,31 @@ class Chronicle:
         elif isinstance(command, FenceService):
             self._metrics.service_fenced(group, FenceLayer.WATCHDOG)
         elif isinstance(command, TakeLease | FormGroup):
-            self._succession = self._begin(command)
+            self._succession = self._attempt
         elif isinstance(command, PromoteService) and self._succession is not None:
-            self._conclude(self._succession, command)
+            self._promoted = Promoted(self._succession, command, self._clock.now(), self._clock.wall_s())
+            self._succession = None
 
-    def _begin(self, command: TakeLease | FormGroup) -> Succession:
-        """Remember how this epoch came about, from the record that was taken over."""
-        assert self._view is not None
-        before, sight = self._view.lease.record, self._view.lease.sight
-        began = self._clock.now() if sight is None else sight.since
-        reason = _reason(before, command, self._view.node)
-        previous = None if before is None else before.holder
-        return Succession(previous, reason, began, command.record.cause)
-
-    def _conclude(self, succession: Succession, command: PromoteService) -> None:
+    def _conclude(self, promoted: Promoted, view: View) -> None:
         """The epoch has a leader that takes writes: count it, and write it into the history."""
-        assert self._view is not None
-        self._succession = None
-        ended_wall_s = self._clock.wall_s()
-        duration_s = max(0.0, observer_elapsed_s(succession.vacancy_began, self._clock.now()))
-        self._metrics.failover_ended(self._view.group.name, succession.reason, FailoverOutcome.DONE, duration_s)
-        position = self._view.service.position
+        self._promoted = None
+        succession, command = promoted.succession, promoted.command
+        duration_s = max(0.0, observer_elapsed_s(succession.vacancy_began, promoted.ended))
+        self._metrics.failover_ended(view.group.name, succession.reason, FailoverOutcome.DONE, duration_s)
+        position = view.service.position
         entry = HistoryEntry(
             epoch=command.epoch,
-            leader=self._view.node,
+            leader=view.node,
             previous_leader=succession.previous_leader,
             reason=succession.reason,
-            started_wall_s=ended_wall_s - duration_s,
-            ended_wall_s=ended_wall_s,
+            started_wall_s=promoted.ended_wall_s - duration_s,
+            ended_wall_s=promoted.ended_wall_s,
             duration_s=duration_s,
             timeline=None if position is None else position.timeline,
             lost_bytes=0 if command.sync_names is not None else None,
             sentence=succession.sentence,
         )
-        task = asyncio.create_task(self._write(self._view.group.name, entry), name="write history")
+        task = asyncio.create_task(self._write(view.group.name, entry), name="write history")
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
 
@@ -158,6 +168,13 @@ class Chronicle:
         record = None if view is None else view.lease.record
         epoch = epoch if epoch is not None else None if record is None else record.epoch
         self._audit.note(kind, None if view is None else view.group.name, epoch, sentence, boot_s=now.boot_ns / NANOSECONDS)
+
+
+def _succession(command: TakeLease | FormGroup, view: View, now: Instant) -> Succession:
+    """How an epoch comes about, from the record that is taken over."""
+    before, sight = view.lease.record, view.lease.sight
+    previous = None if before is None else before.holder
+    return Succession(previous, _reason(before, command, view.node), now if sight is None else sight.since, command.record.cause)
 
 
 def _epoch_of(command: Command) -> int:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
-import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from actions import postgres_files as files
 from actions.base import ActionError, ActionTimeout, ActionTooLate, Guard
 from actions.postgres import (
     Follow,
@@ -156,26 +158,13 @@ async def test_the_seal_stands_when_the_first_write_is_taken(pair: Pair) -> None
     await running
 
 
-async def test_a_promotion_that_cannot_be_sealed_is_undone(lone: Member) -> None:
-    """Its data directory takes no new file (a link that leads nowhere stands in the seal's place as soon as it is gone)."""
-    marker = lone.server.data_dir / "standby.signal"
-    stop = threading.Event()
+async def test_a_promotion_that_cannot_be_sealed_is_undone(lone: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "standby.signal")
 
-    def spoil() -> None:
-        while not stop.is_set():
-            if not marker.exists():
-                with contextlib.suppress(FileExistsError):
-                    marker.symlink_to("/nonexistent/seal")
-
-    spoiling = asyncio.ensure_future(asyncio.to_thread(spoil))
-    files_unsealed = lone.with_settings()
-    try:
-        with pytest.raises(ActionError):
-            await promote(files_unsealed).apply(lone.guard)
-    finally:
-        stop.set()
-        await spoiling
-        await files_unsealed.session.drop()
+    monkeypatch.setattr(files, "seal", full)
+    with pytest.raises(ActionError, match="No space left"):
+        await promote(lone).apply(lone.guard)
     assert processes_of(lone.server.data_dir) == ()
 
 

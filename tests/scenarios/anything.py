@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from agent.decision.memory import Memory
-from tests.scenarios.building import Moment, Scene, build, memory, merge
+from tests.scenarios.building import Scene, build, memory
 from tests.scenarios.reading import load_all
+from tests.scenarios.words import Moment, merge
 
 STEPS = [step for scenario in load_all() for step in scenario.steps]
 

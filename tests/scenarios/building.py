@@ -6,7 +6,6 @@ The base: group `pg-main`, members pg1 (leads, epoch 7), pg2 and pg3 (follow it)
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -56,6 +55,7 @@ from agent.decision.view import (
     WordView,
 )
 from agent.instant import Instant
+from tests.scenarios.words import Words, resolve
 
 START = Instant(1_000_000 * 10**9, 900_000 * 10**9)
 """Second 0 of every scenario. The two clocks differ, as they do on a machine that has slept."""
@@ -67,17 +67,6 @@ RESERVED = [7, "pg1", 4, 3, 0]
 """A leader that stands by has reserved its next timeline number; one that crashes has it in hand, too."""
 HERE = [3, 5000]
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s)")
-_MOMENT = re.compile(r"(?:in (?P<ahead>.+))|(?:(?P<back>.+) ago)")
-
-
-class WrongScenario(ValueError):
-    """The scenario says something that nobody understands."""
-
-
-class Moment(float):
-    """Seconds since the start of the scenario."""
-
 
 @dataclass(frozen=True, slots=True)
 class Scene:
@@ -85,55 +74,6 @@ class Scene:
 
     view: View
     now: Instant
-
-
-def resolve(raw: Any, at_s: float) -> Any:
-    """Turn every `… ago`, `in …` and duration in a tree into numbers, as seen from the second `at_s`."""
-    if isinstance(raw, Mapping):
-        return {key: resolve(value, at_s) for key, value in raw.items()}
-    if isinstance(raw, list):
-        return [resolve(value, at_s) for value in raw]
-    if not isinstance(raw, str):
-        return raw
-    moment = _MOMENT.fullmatch(raw)
-    if moment is not None and (length := _seconds(moment["ahead"] or moment["back"])) is not None:
-        return Moment(at_s + length if moment["ahead"] else at_s - length)
-    length = _seconds(raw)
-    return raw if length is None else length
-
-
-def _seconds(text: str) -> float | None:
-    match = _DURATION.fullmatch(text)
-    return None if match is None else float(match[1]) / (1000 if match[2] == "ms" else 1)
-
-
-def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `change` laid over it, mapping by mapping."""
-    merged = dict(base)
-    for key, value in change.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-class Words:
-    """One mapping of a scenario. Every word in it has to be taken by somebody."""
-
-    def __init__(self, place: str, raw: Any) -> None:
-        if not isinstance(raw, Mapping):
-            raise WrongScenario(f"{place}: expected words and values, found {raw!r}")
-        self.place = place
-        self._left = dict(raw)
-
-    def take(self, word: str, default: Any = None) -> Any:
-        return self._left.pop(word, default)
-
-    def has(self, word: str) -> bool:
-        return word in self._left
-
-    def close(self) -> None:
-        if self._left:
-            raise WrongScenario(f"{self.place}: nobody knows {', '.join(map(repr, self._left))}")
 
 
 def instant(value: float) -> Instant:
@@ -214,7 +154,7 @@ class Builder:
             votes_needed=words.take("votes_needed", votes_needed(len(voters))),
             sync_set=None if set_ is None else tuple(set_),
             promotions=tuple(Promotion(*p) for p in words.take("promotions", PROMOTIONS + ([RESERVED] if self.node == holder else []))),
-            paused=words.take("paused", False),
+            paused=words.take("paused", default=False),
             heir=words.take("heir"),
             final_position=None if final is None else Position(*final),
             debt=None if debt is None else Debt(debt[0], debt[1], debt[2]),
@@ -225,7 +165,11 @@ class Builder:
     def _lease(self) -> LeaseView:
         if self.key == "absent":
             return LeaseView()
-        session = (None if self.record.state is LeaseState.VACATED else f"s-{self.record.holder}") if self.locked_by == "default" else self.locked_by
+        session = (
+            (None if self.record.state is LeaseState.VACATED else f"s-{self.record.holder}")
+            if self.locked_by == "default"
+            else self.locked_by
+        )
         entry = Entry(encode_record(self.record), self.index, None if session == "none" else session)
         if self.key == "unreadable":
             return LeaseView(exists=True, entry=replace(entry, value=b"?"))
@@ -304,7 +248,7 @@ class Builder:
             epoch, deadline = armed["epoch"], instant(armed["deadline"])
         fences = FenceView(
             standing=frozenset(FenceLayer(f) for f in words.take("standing", [f.value for f in self.group.required_fences])),
-            watchdog_alive=words.take("watchdog_alive", True),
+            watchdog_alive=words.take("watchdog_alive", default=True),
             armed_epoch=epoch,
             armed_deadline=deadline,
             refused=words.take("refused", ""),
@@ -317,7 +261,7 @@ class Builder:
         if raw == "none" or (raw is None and (leads or self.never_formed or self.record.holder == self.node)):
             return None
         words = Words("observation", raw or {})
-        writable = words.take("writable", True)
+        writable = words.take("writable", default=True)
         seen = Observation(
             node=words.take("node", self.record.holder),
             writable=None if writable == "unknown" else writable,
@@ -369,7 +313,7 @@ class Builder:
         for number, (voter, said) in enumerate(raw.items()):
             words = Words(f"votes.{voter}", {"down": said == "down"} if isinstance(said, str) else said)
             votes[voter] = VoteView(
-                voter, words.take("index", 700 + number), words.take("epoch", self.record.epoch), words.take("down", True), "seen"
+                voter, words.take("index", 700 + number), words.take("epoch", self.record.epoch), words.take("down", default=True), "seen"
             )
             words.close()
         return votes
@@ -408,10 +352,25 @@ class Builder:
         """A command with plain values where the scenario says nothing."""
         kind: type[Command] = getattr(commands, name)
         plain: dict[str, Any] = {
-            **{"epoch": self.record.epoch, "record": self.record, "words": (), "votes": (), "cause": "", "evidence": ""},
-            **{"over": Entry(b"", self.index), "relock_over": None, "down": True, "over_index": 0, "leader": self.record.holder},
-            **{"mode": RejoinMode.REWIND, "sync_names": None, "known_promotions": (), "names": (), "identity": "i0", "index": 800},
-            **{"outcome": IntentOutcome.DONE, "sentence": ""},
+            "epoch": self.record.epoch,
+            "record": self.record,
+            "words": (),
+            "votes": (),
+            "cause": "",
+            "evidence": "",
+            "over": Entry(b"", self.index),
+            "relock_over": None,
+            "down": True,
+            "over_index": 0,
+            "leader": self.record.holder,
+            "mode": RejoinMode.REWIND,
+            "sync_names": None,
+            "known_promotions": (),
+            "names": (),
+            "identity": "i0",
+            "index": 800,
+            "outcome": IntentOutcome.DONE,
+            "sentence": "",
         }
         chosen = {f.name: plain[f.name] for f in fields(kind)}
         if "record" in said and "record" in chosen:
@@ -431,7 +390,7 @@ class Builder:
         outcomes = {}
         for name, said in raw.items():
             words = Words(f"outcomes.{name}", said)
-            ok = words.take("ok", True)
+            ok = words.take("ok", default=True)
             outcomes[name] = Outcome(
                 command=self.command(name, words.take("command", {})),
                 ok=ok,
@@ -459,8 +418,8 @@ class Builder:
             coordination=CoordinationView(
                 answered=None if answered == "never" else self._when(answered, 0.1),
                 session=self.session,
-                lags=take("lags", False),
-                went_back=take("went_back", False),
+                lags=take("lags", default=False),
+                went_back=take("went_back", default=False),
             ),
             lease=self._lease(),
             tenure=tenure,
@@ -501,7 +460,9 @@ def _changed(record: LeaseRecord, words: Words) -> LeaseRecord:
 
 def _replica(said: Mapping[str, Any]) -> Replica:
     words = Words("replica", said)
-    replica = Replica(words.take("name"), words.take("streaming", True), words.take("flushed", 5000), words.take("sync", False))
+    replica = Replica(
+        words.take("name"), words.take("streaming", default=True), words.take("flushed", 5000), words.take("sync", default=False)
+    )
     words.close()
     return replica
 

@@ -1,12 +1,12 @@
 """Scenario files: YAML, one situation or one schedule each. Reading them, and comparing what the core decides with what they expect.
 
-    about: one sentence for people: what is the case and what must follow
-    given: what differs from the healthy base group (building.py has the words)
-    expect: situation, rules (all that hold, in their order), commands (all, each by name, or name with the fields that matter)
-    then:               # more steps in time; `given` is laid over what was said before
-      - at: 0.3s
-        given: …
-        expect: …
+about: one sentence for people: what is the case and what must follow
+given: what differs from the healthy base group (building.py has the words)
+expect: situation, rules (all that hold, in their order), commands (all, each by name, or name with the fields that matter)
+then:               # more steps in time; `given` is laid over what was said before
+  - at: 0.3s
+    given: …
+    expect: …
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from agent.decision.command import Command
 from agent.decision.engine import Decision, decide
 from agent.decision.memory import Memory
 from agent.instant import remaining_s
-from tests.scenarios.building import Scene, Words, WrongScenario, build, memory, merge, resolve
+from tests.scenarios.building import Scene, build, memory
 from tests.scenarios.consistency import objections
+from tests.scenarios.words import Words, WrongScenario, merge, resolve
 
 CASES = Path(__file__).parent / "cases"
 

@@ -17,7 +17,9 @@ from tests.scenarios.building import scene
 from tests.scenarios.toy_world import Broken, Node, World, leads
 
 TROUBLE_S, CALM_S = 13.0, 12.0
-BASE = replace(scene().view.group, name="pg-main", terms=Terms(2.0, 0.3), renew_s=0.4, patience_s=3.0, restart_timeout_s=4.0, sync_timeout_s=1.0)
+BASE = replace(
+    scene().view.group, name="pg-main", terms=Terms(2.0, 0.3), renew_s=0.4, patience_s=3.0, restart_timeout_s=4.0, sync_timeout_s=1.0
+)
 
 
 def group(members: int, durability: Durability, on_crash: OnCrash) -> GroupSpec:

@@ -8,9 +8,10 @@ import pytest
 
 from agent.decision.rules import TABLE
 from agent.decision.situation import Situation
-from tests.scenarios.building import WrongScenario, scene
+from tests.scenarios.building import scene
 from tests.scenarios.consistency import objections
 from tests.scenarios.reading import CASES, differences, load, load_all, play
+from tests.scenarios.words import WrongScenario
 
 FILES = sorted(CASES.glob("*.yaml"))
 
@@ -38,7 +39,8 @@ def test_a_scenario_that_expects_something_else_fails(tmp_path: Path) -> None:
         "about: a healthy follower\n"
         "expect: {situation: leading, rules: [renew], commands: [RenewLease], reason: x, possible: false, heirs: [], blocking: [x],"
         " wakes_within: 1ms}\n"
-        "then: [{at: 1s, given: {node: pg1, tenure: {sent: 2s ago}}, expect: {commands: [{RenewLease: {record.sequence: 9}}], never: [RenewLease]}}]\n"
+        "then: [{at: 1s, given: {node: pg1, tenure: {sent: 2s ago}},"
+        " expect: {commands: [{RenewLease: {record.sequence: 9}}], never: [RenewLease]}}]\n"
     )
     lines = [line for step, decision in play(load(wrong)) for line in differences(step, decision)]
     assert [line.split(" ")[0] for line in lines] == [

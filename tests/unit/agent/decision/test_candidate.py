@@ -8,7 +8,8 @@ import pytest
 from agent.decision import candidate
 from agent.decision.candidate import Ranking
 from agent.decision.context import Context
-from tests.scenarios.building import context, merge
+from tests.scenarios.building import context
+from tests.scenarios.words import merge
 
 STOPPED = {"stopped_for_epoch": 7, "upstream": "none"}
 VACANT: Mapping[str, Any] = {"lease": {"state": "vacated"}, "service": STOPPED, "members": {"pg3": STOPPED}}
@@ -28,7 +29,9 @@ def test_equal_in_everything_are_ordered_by_name() -> None:
 
 def test_the_longer_log_goes_before_priority_and_the_later_timeline_before_the_longer_log() -> None:
     assert ranked({"members": {"pg3": {"position": [3, 5001]}}}).order == ("pg3", "pg2")
-    assert ranked({"service": {"position": [2, 3000]}, "members": {"pg3": {"position": [3, 2999]}, "pg1": {"position": [3, 3000]}}}).order == ("pg3", "pg2")
+    assert ranked(
+        {"service": {"position": [2, 3000]}, "members": {"pg3": {"position": [3, 2999]}, "pg1": {"position": [3, 3000]}}}
+    ).order == ("pg3", "pg2")
 
 
 @pytest.mark.parametrize(
@@ -99,5 +102,5 @@ def gathered(change: Mapping[str, Any]) -> bool:
         ({"lease": {"sync_set": ["pg2"]}}, True),
     ],
 )
-def test_async_waits_for_all_live_standbys_or_300_ms_and_sync_for_nobody(change: Mapping[str, Any], enough: bool) -> None:  # noqa: FBT001  # a parameter of the table
+def test_async_waits_for_all_live_standbys_or_300_ms_and_sync_for_nobody(change: Mapping[str, Any], enough: bool) -> None:
     assert gathered(change) is enough

@@ -7,13 +7,18 @@ import pytest
 
 from agent.decision import conditions as c
 from agent.decision.context import Context
-from tests.scenarios.building import context, merge
+from tests.scenarios.building import context
+from tests.scenarios.words import merge
 
 HOLDER: Mapping[str, Any] = {"node": "pg1"}
 STANDBY: Mapping[str, Any] = {**HOLDER, "service": {"state": "standby"}}
 DOWN: Mapping[str, Any] = {**HOLDER, "service": {"state": "down", "since": "1s ago"}, "outcomes": {"FenceService": {}}}
 ALONE: Mapping[str, Any] = {**DOWN, "members": {"pg2": "none", "pg3": "none"}}
-WORDS: Mapping[str, Any] = {"lease": "none", "service": {"state": "standby"}, "words": {"pg1": {}, "pg2": {"position": [3, 9000]}, "pg3": {}}}
+WORDS: Mapping[str, Any] = {
+    "lease": "none",
+    "service": {"state": "standby"},
+    "words": {"pg1": {}, "pg2": {"position": [3, 9000]}, "pg3": {}},
+}
 STOPPED = {"stopped_for_epoch": 7, "upstream": "none"}
 VACANT: Mapping[str, Any] = {"lease": {"state": "vacated"}, "service": STOPPED, "members": {"pg3": STOPPED}}
 EXPIRED: Mapping[str, Any] = {"lease": {"moved": "6s ago"}, "votes": {"pg2": "down", "pg3": "down"}}
@@ -190,8 +195,14 @@ def failed(command: str, ended: str = "0.1s ago") -> Mapping[str, Any]:
         (c.may_give_word, WORDS, failed("GiveWord"), False),
     ],
 )
-def test_when_it_holds(condition: Callable[[Context], bool], base: Mapping[str, Any], change: Mapping[str, Any], holds: bool) -> None:  # noqa: FBT001  # a parameter of the table
-    given = {**base, **change} if base is EXPIRED and change is DIVERGED else merge(base, change) if change.get("lease") != "none" else {**base, **change}
+def test_when_it_holds(condition: Callable[[Context], bool], base: Mapping[str, Any], change: Mapping[str, Any], holds: bool) -> None:
+    given = (
+        {**base, **change}
+        if base is EXPIRED and change is DIVERGED
+        else merge(base, change)
+        if change.get("lease") != "none"
+        else {**base, **change}
+    )
     assert condition(context(given)) is holds
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent.decision.command import FenceService, Resource, RenewLease, StartService, TakeLease
+from agent.decision.command import FenceService, RenewLease, Resource, StartService, TakeLease
 from agent.decision.engines.base import Rejoin
 from agent.decision.view import IntentKind
 from agent.instant import NANOSECONDS, Instant
@@ -19,7 +19,7 @@ def seconds(moment: Instant | None) -> float | None:
 
 
 @pytest.mark.parametrize(("answered", "blind"), [("never", True), ("3s ago", False), ("3.01s ago", True)])
-def test_blind_after_three_renewals_without_a_reading(answered: str, blind: bool) -> None:  # noqa: FBT001  # a parameter of the table
+def test_blind_after_three_renewals_without_a_reading(answered: str, blind: bool) -> None:
     assert context({"answered": answered}).is_blind is blind
 
 
@@ -59,7 +59,7 @@ def test_the_deadline_is_the_earlier_of_the_own_and_the_one_of_the_watchdog(give
         ({"tenure": {"sent": "9s ago", "attempts": [{"paused": False}]}, "lease": {"paused": True}}, False, True),
     ],
 )
-def test_live_late_or_unknown_and_never_late_while_paused(given: Mapping[str, Any], live: bool, late: bool) -> None:  # noqa: FBT001  # parameters of the table
+def test_live_late_or_unknown_and_never_late_while_paused(given: Mapping[str, Any], live: bool, late: bool) -> None:
     ctx = context({**HOLDER, **given})
     assert (ctx.is_live, ctx.is_late) == (live, late)
 
@@ -95,7 +95,7 @@ def test_who_holds_by_the_record() -> None:
         ({"in_flight": ["PromoteService"]}, True),
     ],
 )
-def test_all_but_a_proven_no_may_be_writable(given: Mapping[str, Any], may: bool) -> None:  # noqa: FBT001  # a parameter of the table
+def test_all_but_a_proven_no_may_be_writable(given: Mapping[str, Any], may: bool) -> None:
     assert context(given).may_be_writable is may
 
 
@@ -103,7 +103,7 @@ def test_all_but_a_proven_no_may_be_writable(given: Mapping[str, Any], may: bool
     ("fence", "fenced"),
     [({}, False), ({"ok": False, "ended": "0.1s ago"}, False), ({"ended": "2s ago"}, False), ({"ended": "0.1s ago"}, True)],
 )
-def test_fenced_since_the_crash_and_not_before_it(fence: Mapping[str, Any], fenced: bool) -> None:  # noqa: FBT001  # a parameter of the table
+def test_fenced_since_the_crash_and_not_before_it(fence: Mapping[str, Any], fenced: bool) -> None:
     ctx = context({**HOLDER, "service": {"state": "down", "since": "1s ago"}, "outcomes": {"FenceService": fence} if fence else {}})
     assert ctx.fenced_since_crash is fenced
 
@@ -118,7 +118,7 @@ def test_fenced_since_the_crash_and_not_before_it(fence: Mapping[str, Any], fenc
         ({"tenure": "none"}, False),
     ],
 )
-def test_armed_for_this_very_epoch_or_nobody_asked(given: Mapping[str, Any], armed: bool) -> None:  # noqa: FBT001  # a parameter of the table
+def test_armed_for_this_very_epoch_or_nobody_asked(given: Mapping[str, Any], armed: bool) -> None:
     assert context({**HOLDER, **given}).is_armed is armed
 
 
@@ -141,7 +141,7 @@ def test_missing_fences_are_those_required_that_do_not_stand() -> None:
         ({"lease": {"moved": "5.7s ago", "state": "vacated", "debt": [6, "pg3", 1.0]}}, True, True),
     ],
 )
-def test_when_somebody_may_take_the_lease(given: Mapping[str, Any], expired: bool, vacancy: bool) -> None:  # noqa: FBT001  # parameters of the table
+def test_when_somebody_may_take_the_lease(given: Mapping[str, Any], expired: bool, vacancy: bool) -> None:
     ctx = context(given)
     assert (ctx.is_expired, ctx.is_vacancy) == (expired, vacancy)
 
@@ -192,3 +192,28 @@ def test_what_never_ran_or_succeeded_may_be_tried() -> None:
     ctx = context({"outcomes": {"TakeLease": {"ok": True}}})
     assert ctx.may_try(TakeLease)
     assert ctx.may_try(RenewLease)
+
+
+def test_a_node_of_the_group_is_a_member_or_a_witness() -> None:
+    assert context().is_member
+    assert not context({"node": "edge1"}).is_member
+    assert context().state.value == "standby"
+
+
+def test_the_order_the_prospects_and_the_plan_are_asked_with_what_this_node_knows() -> None:
+    stopped = {"stopped_for_epoch": 7, "upstream": "none"}
+    assert context({"lease": {"state": "vacated"}, "service": stopped}).ranking.order == ("pg2",)
+    assert context({"members": {"pg3": {"position": [3, 3000]}}}).prospects.order == ("pg2",)
+    behind = {"members": {"pg2": {"position": [3, 3000]}, "pg3": "none"}}
+    assert context({"node": "pg1", **behind}).prospects.order == ("pg2",)
+    assert context({"node": "pg1", **behind, "service": {"replicas": []}}).prospects.order == ()
+
+
+def test_the_plan_goes_by_the_record_that_is_known_to_have_committed() -> None:
+    given = {"node": "pg1", "group": {"durability": "sync"}, "lease": {"sync_set": []}, "tenure": {"record": {"sync_set": ["pg2"]}}}
+    assert context({**given, "service": {"sync_names": []}}).sync_plan.names == ("pg2",)
+
+
+def test_the_watchdog_is_waited_for_only_where_it_has_to_stand() -> None:
+    assert context({"node": "pg1", "fences": {"standing": ["seal"]}}).missing_fences == ("watchdog",)
+    assert context({"group": {"fences": []}}).missing_fences == ()

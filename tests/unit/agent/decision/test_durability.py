@@ -35,7 +35,15 @@ def plan(durability_: str, set_: list[str] | None, service: Mapping[str, Any], m
         ("sync", [], {"replicas": [PG2_SYNC]}, None, False, None, ("pg2",)),
         ("sync", [], {"replicas": [PG2_SYNC], "sync_names": ["pg2"]}, None, False, None, ("pg2",)),
         ("sync", [], {"replicas": [PG2_SYNC], "sync_names": ["pg2"], "sync_effective_lsn": 4001}, None, False, None, None),
-        ("sync", [], {"replicas": [{**PG2_SYNC, "sync": False}], "sync_names": ["pg2"], "sync_effective_lsn": 4000}, None, False, None, None),
+        (
+            "sync",
+            [],
+            {"replicas": [{**PG2_SYNC, "sync": False}], "sync_names": ["pg2"], "sync_effective_lsn": 4000},
+            None,
+            False,
+            None,
+            None,
+        ),
         ("sync", [], {"replicas": [PG2_SYNC], "sync_names": ["pg2"], "sync_effective_lsn": 4000}, None, True, ("pg2",), None),
     ],
 )
@@ -44,7 +52,7 @@ def test_one_step_at_a_time(
     set_: list[str] | None,
     service: Mapping[str, Any],
     missing_s: float | None,
-    changes: bool,  # noqa: FBT001  # a parameter of the table
+    changes: bool,
     record_set: tuple[str, ...] | None,
     names: tuple[str, ...] | None,
 ) -> None:
@@ -83,7 +91,7 @@ def test_a_standby_that_may_never_lead_is_not_waited_for(standing: dict[str, Any
         (None, [], [], False),
     ],
 )
-def test_somebody_promised_or_waited_for_is_missing(set_: list[str] | None, names: list[str], replicas: list[Any], missing: bool) -> None:  # noqa: FBT001  # a parameter of the table
+def test_somebody_promised_or_waited_for_is_missing(set_: list[str] | None, names: list[str], replicas: list[Any], missing: bool) -> None:
     ctx = context({"node": "pg1", "lease": {"sync_set": set_}, "service": {"sync_names": names, "replicas": replicas}})
     assert ctx.record is not None
     assert durability.is_missing(ctx.record, ctx.view.service) is missing

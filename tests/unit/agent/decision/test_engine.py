@@ -14,7 +14,7 @@ from agent.decision.memory import Memory
 from agent.decision.situation import Situation
 from agent.instant import Instant
 from tests.scenarios.anything import scenes
-from tests.scenarios.building import Scene, memory, scene
+from tests.scenarios.building import Scene, scene
 
 PATIENT = settings(max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 CLOCK_SLACK_NS = 3
@@ -85,3 +85,43 @@ def moments_between(now: Instant, wake_up: Instant, extra_ns: list[int]) -> list
     """Offsets in ns at which the same view is decided upon again: a fine raster, the last possible moment, and a few of chance."""
     end_ns = max(0, wake_up.boot_ns - now.boot_ns - CLOCK_SLACK_NS)
     return sorted({*range(0, end_ns, 50_000_000), *(n for n in extra_ns if n < end_ns), end_ns})
+
+
+# ------------------------------------------------------------------ what a decision says and remembers
+
+
+def test_the_reason_is_the_first_row_that_is_more_than_busy() -> None:
+    late = scene({"node": "pg1", "tenure": {"sent": "9s ago"}, "in_flight": ["RenewLease"]})
+    assert decide(Memory(), late.view, late.now).reason.startswith("The own lease is over")
+    quiet = scene()
+    assert decide(Memory(), quiet.view, quiet.now).reason == "following"
+    busy = scene({"in_flight": ["FollowLeader"]})
+    assert decide(Memory(), busy.view, busy.now).reason == "following"
+
+
+def test_a_situation_is_remembered_since_it_began() -> None:
+    seen = scene()
+    first = decide(Memory(), seen.view, seen.now).memory
+    assert (first.situation, first.situation_since) == (Situation.FOLLOWING, seen.now)
+    later = decide(first, seen.view, seen.now.after(0.5)).memory
+    assert later.situation_since == seen.now
+    blind = scene({"answered": "9s ago"})
+    assert decide(later, blind.view, blind.now.after(0.7)).memory.situation_since == blind.now.after(0.7)
+
+
+@pytest.mark.parametrize(
+    ("name", "holds", "ended"),
+    [
+        ("sync_missing_since", {"node": "pg1", "group": {"durability": "sync"}, "service": {"replicas": []}}, {"node": "pg1"}),
+        ("sync_missing_since", {"node": "pg1", "service": {"sync_names": ["pg9"]}}, {"service": {"state": "down"}}),
+        ("unwritable_since", {"node": "pg1", "service": {"state": "down"}}, {"node": "pg1"}),
+        ("unwritable_since", {"node": "pg1", "service": {"state": "starting"}}, {"service": {"state": "down"}}),
+        ("vacancy_since", {"lease": {"state": "vacated"}}, {}),
+    ],
+)
+def test_a_timer_runs_from_its_first_sight_and_ends_with_it(name: str, holds: dict[str, object], ended: dict[str, object]) -> None:
+    seen, over = scene(holds), scene(ended)
+    first = decide(Memory(), seen.view, seen.now).memory
+    assert getattr(first, name) == seen.now
+    assert getattr(decide(first, seen.view, seen.now.after(2)).memory, name) == seen.now
+    assert getattr(decide(first, over.view, over.now).memory, name) is None

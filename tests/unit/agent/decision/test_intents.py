@@ -7,7 +7,8 @@ import pytest
 
 from agent.decision.command import IntentOutcome
 from agent.decision.intents import finished
-from tests.scenarios.building import context, merge
+from tests.scenarios.building import context
+from tests.scenarios.words import merge
 
 SWITCH = {"intents": [{"kind": "switchover"}]}
 
@@ -15,7 +16,11 @@ SWITCH = {"intents": [{"kind": "switchover"}]}
 @pytest.mark.parametrize(
     ("given", "outcome", "sentence"),
     [
-        ({"lease": {"paused": True}, "intents": [{"kind": "pause"}]}, IntentOutcome.DONE, "paused: nobody takes over, nothing is started or stopped"),
+        (
+            {"lease": {"paused": True}, "intents": [{"kind": "pause"}]},
+            IntentOutcome.DONE,
+            "paused: nobody takes over, nothing is started or stopped",
+        ),
         ({"intents": [{"kind": "resume"}]}, IntentOutcome.DONE, "resumed: failover is possible again"),
         ({"lease": {"paused": True}, **SWITCH}, IntentOutcome.REFUSED, "the group is paused: resume it first"),
         ({"intents": [{"kind": "switchover", "to": "pg1"}]}, IntentOutcome.REFUSED, "pg1 leads already"),

@@ -12,7 +12,7 @@ def test_a_majority_of_the_voters_and_one_of_two(voters: int, needed: int) -> No
 
 
 @pytest.mark.parametrize(("heard", "fresh"), [("0s ago", True), ("3s ago", True), ("3.001s ago", False)])
-def test_a_member_counts_for_three_renewals(heard: str, fresh: bool) -> None:  # noqa: FBT001  # a parameter of the table
+def test_a_member_counts_for_three_renewals(heard: str, fresh: bool) -> None:
     ctx = context({"members": {"pg3": {"heard": heard}}})
     assert is_fresh(ctx.view.members["pg3"], 1.0, ctx.now) is fresh
 

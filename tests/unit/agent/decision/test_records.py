@@ -7,7 +7,8 @@ import pytest
 
 from agent.coordination.lease import RESERVED, Debt, LeaseState, Position, Promotion
 from agent.decision import records
-from tests.scenarios.building import context, merge
+from tests.scenarios.building import context
+from tests.scenarios.words import merge
 
 SYNC: Mapping[str, Any] = {"node": "pg1", "group": {"durability": "sync"}}
 GROWN = {"sync_names": ["pg2"], "sync_effective_lsn": 4000, "replicas": [{"name": "pg2", "sync": True}]}
@@ -35,7 +36,13 @@ def test_a_taker_names_the_cluster_when_nobody_did() -> None:
 
 def test_a_give_up_and_a_switchover() -> None:
     plain = records.vacated_record(context({"node": "pg1", "tenure": {"attempts": [{}, {}]}}), "it crashed")
-    assert (plain.state, plain.sequence, plain.heir, plain.final_position, plain.cause) == (LeaseState.VACATED, 43, None, None, "it crashed")
+    assert (plain.state, plain.sequence, plain.heir, plain.final_position, plain.cause) == (
+        LeaseState.VACATED,
+        43,
+        None,
+        None,
+        "it crashed",
+    )
     named = records.vacated_record(context({"node": "pg1", "intents": [{"kind": "switchover", "to": "pg3"}]}), "switchover")
     assert (named.heir, named.final_position) == ("pg3", Position(3, 5000))
 
@@ -149,7 +156,7 @@ def test_promised_is_who_is_in_any_record_that_counts_or_may_yet_count() -> None
         ({"intents": [{"kind": "resume"}], "fences": {"armed": "none"}}, False),
     ],
 )
-def test_pause_and_resume(change: Mapping[str, Any], paused: bool) -> None:  # noqa: FBT001  # a parameter of the table
+def test_pause_and_resume(change: Mapping[str, Any], paused: bool) -> None:
     assert records.wanted_record(context(merge({"node": "pg1"}, change))).paused is paused
 
 

@@ -29,15 +29,8 @@ def test_a_frozen_lease_goes_before_everything() -> None:
     assert [rule.name for rule in TABLE if rule.concern is Concern.LEASE][:2] == ["lease-frozen", "lease-busy"]
 
 
-def test_each_row_orders_what_it_says_in_the_scenarios() -> None:
-    """Every row's condition and order run on real pictures, also where an earlier row of its concern goes first."""
-    held: set[str] = set()
-    for scenario in load_all():
-        for _, decision in play(scenario):
-            for rule in decision.rules:
-                held.add(rule.name)
-                ctx = context({})
-                assert isinstance(rule.holds(ctx), bool)
+def test_every_row_holds_somewhere_in_the_scenarios() -> None:
+    held = {rule.name for scenario in load_all() for _, decision in play(scenario) for rule in decision.rules}
     assert held == set(BY_NAME)
 
 
@@ -81,5 +74,5 @@ def test_what_a_row_orders(rule: str, given: Mapping[str, Any], commands: list[s
         ("finish-intent", {"node": "pg1", "intents": [{"kind": "resume"}], "went_back": True}, False),
     ],
 )
-def test_when_a_row_holds(rule: str, given: Mapping[str, Any], holds: bool) -> None:  # noqa: FBT001  # a parameter of the table
+def test_when_a_row_holds(rule: str, given: Mapping[str, Any], holds: bool) -> None:
     assert bool(BY_NAME[rule].holds(context(given))) is holds

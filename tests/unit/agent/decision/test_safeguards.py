@@ -7,7 +7,8 @@ import pytest
 
 from agent.decision import safeguards
 from agent.decision.safeguards import forbids_promotion, forbids_takeover, gives_up, remaining_left_s, switchover_target
-from tests.scenarios.building import context, merge
+from tests.scenarios.building import context
+from tests.scenarios.words import merge
 
 ELECTED: Mapping[str, Any] = {"node": "pg1", "service": {"state": "standby"}}
 READY: Mapping[str, Any] = {"lease": {"state": "vacated"}, "service": {"stopped_for_epoch": 7, "upstream": "none"}}
@@ -37,7 +38,10 @@ def test_a_holder_with_everything_in_place_may_promote() -> None:
         ({"lease": {"promotions": [[6, "pg1", 4, 3, 0]]}}, "the record reserves no timeline number for it"),
         ({"service": {"position": "none"}}, "the record reserves no timeline number for it"),
         ({"highest_epoch": 8}, "a higher epoch was seen"),
-        ({"lease": {"debt": [6, "pg3", 4.0]}, "tenure": {"began": "3.9s ago"}}, "elected is not allowed: a predecessor is not yet proven over"),
+        (
+            {"lease": {"debt": [6, "pg3", 4.0]}, "tenure": {"began": "3.9s ago"}},
+            "elected is not allowed: a predecessor is not yet proven over",
+        ),
         ({"fences": {"standing": ["seal"]}}, "fences are missing: watchdog"),
         ({"fences": {"armed": "none", "refused": "latched"}}, "the watchdog is not armed for epoch 7 latched"),
         ({"service": {"state": "primary"}}, "the service is primary"),
@@ -84,7 +88,7 @@ def test_what_forbids_a_takeover(change: Mapping[str, Any], sentence: str) -> No
     ("node", "intents", "forbidden"),
     [("pg1", [], True), ("pg1", [{"kind": "pause"}], True), ("pg1", [{"kind": "resume"}], False), ("pg2", [{"kind": "resume"}], True)],
 )
-def test_only_resume_lets_only_the_holder_out_of_its_pause(node: str, intents: list[Any], forbidden: bool) -> None:  # noqa: FBT001  # a parameter of the table
+def test_only_resume_lets_only_the_holder_out_of_its_pause(node: str, intents: list[Any], forbidden: bool) -> None:
     ctx = context({"node": node, "lease": {"paused": True}, "tenure": "none", "service": {"state": "standby"}, "intents": intents})
     assert ("the group is paused" in forbids_takeover(ctx)) is forbidden
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from agent.decision.succession import chosen, first_sync_names, first_to_form, turn_comes_at
-from tests.scenarios.building import START, context, merge
+from tests.scenarios.building import START, context
+from tests.scenarios.words import merge
 
 WORDS = {"pg1": {"position": [3, 10]}, "pg2": {"position": [3, 20]}, "pg3": {"position": "none"}}
 STOPPED = {"stopped_for_epoch": 7, "upstream": "none"}
@@ -27,7 +28,9 @@ VACANT: Mapping[str, Any] = {"lease": {"state": "vacated", "moved": "0s ago"}, "
         ("pg1", {"pg1": {}, "pg2": {}, "pg3": {}}, None, True),
     ],
 )
-def test_the_best_one_forms_when_every_word_is_there(node: str, words: Mapping[str, Any], members: Mapping[str, Any] | None, first: bool) -> None:  # noqa: FBT001  # a parameter of the table
+def test_the_best_one_forms_when_every_word_is_there(
+    node: str, words: Mapping[str, Any], members: Mapping[str, Any] | None, first: bool
+) -> None:
     group = {"witnesses": ["edge1"], **({} if members is None else {"members": members})}
     assert first_to_form(context({"node": node, "lease": "none", "group": group, "words": words})) is first
 
@@ -78,5 +81,10 @@ def test_chosen_is_who_is_in_the_order_and_whose_turn_has_come() -> None:
     ],
 )
 def test_whom_the_first_commits_wait_for(change: Mapping[str, Any], names: tuple[str, ...] | None) -> None:
-    base = {"node": "pg1", "group": {"durability": "sync", "witnesses": ["edge1"]}, "lease": {"sync_set": []}, "service": {"state": "standby"}}
+    base = {
+        "node": "pg1",
+        "group": {"durability": "sync", "witnesses": ["edge1"]},
+        "lease": {"sync_set": []},
+        "service": {"state": "standby"},
+    }
     assert first_sync_names(context(merge(base, change))) == names

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from agent.decision.votes import may_call_down, own_vote, wants_withdrawal
-from tests.scenarios.building import context, merge
+from tests.scenarios.building import context
+from tests.scenarios.words import merge
 
 STILL: Mapping[str, Any] = {"lease": {"moved": "3s ago"}, "observation": {"writable": False, "since": "3s ago"}}
 
@@ -34,7 +35,7 @@ STILL: Mapping[str, Any] = {"lease": {"moved": "3s ago"}, "observation": {"writa
         ({"node": "pg1", "observation": {"node": "pg1"}}, False),
     ],
 )
-def test_down_is_called_only_on_a_fresh_look_and_a_lease_that_stands_still(change: Mapping[str, Any], may: bool) -> None:  # noqa: FBT001  # a parameter of the table
+def test_down_is_called_only_on_a_fresh_look_and_a_lease_that_stands_still(change: Mapping[str, Any], may: bool) -> None:
     assert may_call_down(context(merge(STILL, change))) is may
 
 
@@ -49,7 +50,7 @@ def test_down_is_called_only_on_a_fresh_look_and_a_lease_that_stands_still(chang
         ({"lease": {"moved": "0.1s ago"}, "answered": "4s ago"}, False),
     ],
 )
-def test_down_is_taken_back_when_its_ground_is_gone(change: Mapping[str, Any], wants: bool) -> None:  # noqa: FBT001  # a parameter of the table
+def test_down_is_taken_back_when_its_ground_is_gone(change: Mapping[str, Any], wants: bool) -> None:
     assert wants_withdrawal(context(merge({**STILL, "votes": {"pg2": "down"}}, change))) is wants
 
 

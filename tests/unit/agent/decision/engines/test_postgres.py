@@ -7,7 +7,8 @@ import pytest
 
 from agent.decision.engines.base import Rejoin
 from agent.decision.engines.postgres import PostgresEngine
-from tests.scenarios.building import context, merge
+from tests.scenarios.building import context
+from tests.scenarios.words import merge
 
 ENGINE = PostgresEngine()
 

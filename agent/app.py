@@ -21,7 +21,6 @@ import structlog
 import agent
 from agent import sd_notify
 from agent.clock import Clock, SystemClock, boot_id
-from agent.configuration.engine_section import postgres_of
 from agent.configuration.group_spec import group_spec_of, node_named
 from agent.configuration.loader import load
 from agent.configuration.model import Configuration, host_and_port
@@ -255,7 +254,7 @@ class App:
         except ConfigurationError as error:
             self._reload_ok = False
             for problem in error.problems:
-                log.error("configuration.refused", problem=problem)
+                log.error("configuration.refused", problem=problem)  # noqa: TRY400 - a user's mistake is no traceback
             return
         self._reload_ok = True
         parts.configuration = fresh
@@ -285,7 +284,7 @@ class App:
         parts.folder.close()
         for name, seconds in left.items():
             if seconds is not None:
-                sentence = f"this node leads {name}: its fences fall in {seconds:.1f} s and the group fails over unless an agent is back by then"
+                sentence = f"this node leads {name}: its fences fall in {seconds:.1f} s, and it fails over unless an agent is back by then"
                 parts.audit.note(EventKind.AGENT_STOPPED, name, None, sentence)
         parts.audit.note(EventKind.AGENT_STOPPED, None, None, "stopped")
 

@@ -170,7 +170,8 @@ class GroupLoop:
         timeout_s = 2 * self._knowledge.group.renew_s
         async with asyncio.timeout(timeout_s + 1):
             if session is None or not await self._coordinator.session_is_alive(session):
-                self._knowledge.session = await self._coordinator.open_session(f"quorate-{self._knowledge.group.name}-{self._knowledge.node}")
+                name = f"quorate-{self._knowledge.group.name}-{self._knowledge.node}"
+                self._knowledge.session = await self._coordinator.open_session(name)
 
     async def refresh_reading(self) -> None:
         """Read the group's folder now."""
@@ -315,17 +316,13 @@ class GroupLoop:
         if watchdog is None or service is None:
             return
         try:
-            await watchdog.register(
-                knowledge.group.name, service.data_dir, service.owner_uid, knowledge.group.terms.fence_budget_s
-            )
+            await watchdog.register(knowledge.group.name, service.data_dir, service.owner_uid, knowledge.group.terms.fence_budget_s)
             armed = await watchdog.adopt(knowledge.group.name)
         except WatchdogError as error:
             knowledge.fences = replace(knowledge.fences, refused=str(error))
             return
         if armed is not None:
-            knowledge.fences = replace(
-                knowledge.fences, armed_epoch=armed.epoch, armed_deadline=armed.deadline, suspended=armed.paused
-            )
+            knowledge.fences = replace(knowledge.fences, armed_epoch=armed.epoch, armed_deadline=armed.deadline, suspended=armed.paused)
 
     def _refresh_fences(self) -> None:
         knowledge, watchdog = self._knowledge, self.hands.watchdog

@@ -1,4 +1,4 @@
-"""From the configuration to the parts that differ by engine: the local service, and the look at the leader's. The only place that names them."""
+"""From the configuration to the parts that differ by engine: the local service, and the look at the leader's. Only here they are named."""
 
 from __future__ import annotations
 

@@ -38,6 +38,10 @@ class HighWater:
     def is_above(self, epoch: int, sequence: int) -> bool:
         return (self.epoch, self.sequence) > (epoch, sequence)
 
+    def rise(self, epoch: int, sequence: int) -> None:
+        """Take a record that was seen or written; a lower one changes nothing."""
+        self.epoch, self.sequence = max((self.epoch, self.sequence), (epoch, sequence))
+
 
 @dataclass(slots=True)
 class Knowledge:
@@ -82,8 +86,9 @@ class Knowledge:
         if record is not None:
             self.went_back = self.went_back or self.high.is_above(record.epoch, record.sequence)
             if not self.went_back:
-                self.high.epoch, self.high.sequence = record.epoch, record.sequence
+                self.high.rise(record.epoch, record.sequence)
         self._settle(self.reading.lease)
+        self._settle_takeover(self.reading.lease)
         return True
 
     def _settle(self, lease: LeaseView) -> None:
@@ -94,15 +99,19 @@ class Knowledge:
         if self.tenure is not None and self.tenure.record.state is LeaseState.VACATED:
             self.tenure = None
 
+    def _settle_takeover(self, lease: LeaseView) -> None:
+        """A takeover was built upon one index of the lease: once that is gone it has happened, or it never will."""
+        sent_over = self.undecided_takeover_index
+        if sent_over is not None and lease.entry is not None and lease.entry.index > sent_over and not self.went_back:
+            self.undecided_takeover_index = None
+
     def take_service(self, seen: ServiceView, now: Instant) -> bool:
         """Take facts of the local service; True when something that others should know of at once has changed."""
         before = self.service
         if seen.state is not ServiceState.STANDBY or seen.receiving:
             self.stopped_for_epoch = None
         since = before.since if seen.state is before.state else now
-        self.service = replace(
-            seen, seen=now, since=since, stopped_for_epoch=self.stopped_for_epoch, own_timelines=self.own_timelines
-        )
+        self.service = replace(seen, seen=now, since=since, stopped_for_epoch=self.stopped_for_epoch, own_timelines=self.own_timelines)
         return _news(before) != _news(self.service)
 
     def note_outcome(self, command: Command, ok: bool, ended: Instant, sentence: str) -> None:
@@ -133,6 +142,9 @@ class Knowledge:
             standing=tuple(sorted(layer.value for layer in self.fences.standing)),
         )
 
+    def _lags(self) -> bool:
+        return self.reading is not None and self.reading.index < self.committed_index
+
     def view(self, now: Instant) -> View:
         """Freeze everything into the snapshot that the core decides upon. The own member is shown as it is, not as published."""
         reading = self.reading
@@ -142,9 +154,7 @@ class Knowledge:
             node=self.node,
             incarnation=self.incarnation,
             group=self.group,
-            coordination=CoordinationView(
-                self.sightings.answered, self.session, lags=reading is not None and reading.index < self.committed_index, went_back=self.went_back
-            ),
+            coordination=CoordinationView(self.sightings.answered, self.session, lags=self._lags(), went_back=self.went_back),
             lease=reading.lease if reading is not None else LeaseView(),
             tenure=self.tenure,
             service=self.service,

@@ -49,7 +49,7 @@ SENTENCES: Mapping[Situation, str] = {
     Situation.REJOINING: "another node leads; the local service does not follow it yet",
     Situation.WITNESSING: "another node leads; this one only observes and votes",
     Situation.SILENT: "another node's lease has not moved for longer than half its ttl",
-    Situation.VACANT: "the lease was given up on purpose, after a fence: it may be taken without a clock, unless an earlier holder is not proven over",
+    Situation.VACANT: "the lease was given up on purpose, after a fence: it may be taken without a clock, unless there is a debt",
     Situation.EXPIRED: "the lease ran out: it may be taken with the votes of a quorum",
     Situation.PAUSED: "an operator paused the group: nobody takes over",
 }

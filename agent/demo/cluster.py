@@ -51,7 +51,7 @@ class Cluster:
     def __init__(self, options: ClusterOptions, progress: Progress) -> None:
         self.options = options
         self._progress = progress
-        self.folder = Path(tempfile.mkdtemp(prefix="quorate-demo-", dir="/tmp"))  # noqa: S108 - short, for socket paths; 0755 for os_user
+        self.folder = Path(tempfile.mkdtemp(prefix="quorate-demo-", dir="/tmp"))
         self.folder.chmod(0o755)
         self.supervisor = Supervisor()
         self.servers: dict[str, PostgresServer] = {}

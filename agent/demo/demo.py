@@ -125,9 +125,7 @@ async def _fail_over(cluster: Cluster, leader: str, writer: Writer, timeline: Ti
     await asyncio.sleep(AFTERWARDS_S)
     missing = await writer.missing()
     steps = tuple((step.value, timeline.at_ms(step)) for step in Step if step in timeline.steps)
-    return DemoResult(
-        writer.ledger.outage_s(killed_s) * 1000, len(writer.ledger.acknowledged), len(missing), rejoined, steps, rate
-    )
+    return DemoResult(writer.ledger.outage_s(killed_s) * 1000, len(writer.ledger.acknowledged), len(missing), rejoined, steps, rate)
 
 
 async def _first_write(writer: Writer, timeline: Timeline) -> None:

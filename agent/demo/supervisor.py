@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from signal import Signals
 
 RESTART_PAUSE_S = 0.1
 STOP_TIMEOUT_S = 5.0
+KILL_TIMEOUT_S = 1.0
 
 
 @dataclass(slots=True)
@@ -58,7 +58,8 @@ class Supervisor:
             await process.wait()
             program.pid = None
             program.restarts += 1
-            await asyncio.sleep(RESTART_PAUSE_S)
+            if program.wanted:
+                await asyncio.sleep(RESTART_PAUSE_S)
 
     def send_signal(self, name: str, number: Signals) -> bool:
         """Send a signal to the running program; False when it does not run."""
@@ -75,13 +76,11 @@ class Supervisor:
         program.wanted = False
         self.send_signal(name, Signals.SIGCONT)
         self.send_signal(name, number)
-        deadline = asyncio.get_running_loop().time() + STOP_TIMEOUT_S
-        while program.pid is not None and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
-        self.send_signal(name, Signals.SIGKILL)
-        while program.pid is not None and asyncio.get_running_loop().time() < deadline + 1:
-            await asyncio.sleep(0.01)
         task = self._tasks.pop(name)
+        _, late = await asyncio.wait({task}, timeout=STOP_TIMEOUT_S)
+        if late:
+            self.send_signal(name, Signals.SIGKILL)
+            await asyncio.wait({task}, timeout=KILL_TIMEOUT_S)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import psycopg
 
@@ -29,13 +30,13 @@ class Ledger:
     def outage_s(self, after_s: float) -> float:
         """The longest time between two acknowledged rows in a row, the second of which came after `after_s`."""
         times = sorted(self.acknowledged.values())
-        gaps = [late - early for early, late in zip(times, times[1:], strict=False) if late >= after_s]
+        gaps = [late - early for early, late in pairwise(times) if late >= after_s]
         return max(gaps, default=float("inf"))
 
     def first_after(self, moment_s: float) -> float | None:
         """When the first row after `moment_s` was acknowledged, of those that came after the longest gap."""
         times = sorted(self.acknowledged.values())
-        gaps = [(late - early, late) for early, late in zip(times, times[1:], strict=False) if late >= moment_s]
+        gaps = [(late - early, late) for early, late in pairwise(times) if late >= moment_s]
         return max(gaps)[1] if gaps else None
 
 

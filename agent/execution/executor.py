@@ -116,8 +116,9 @@ class Executor:
 
     def _refuse_stale(self, command: Command) -> None:
         """A command of an older epoch is dropped, not resumed; a fence is never stale."""
-        if command.epoch < self._hands.knowledge.high.epoch and command.resource is Resource.SERVICE and not isinstance(command, FenceService):
-            raise ActionError(f"it was decided in epoch {command.epoch}; epoch {self._hands.knowledge.high.epoch} has begun")
+        newest = self._hands.knowledge.high.epoch
+        if command.epoch < newest and command.resource is Resource.SERVICE and not isinstance(command, FenceService):
+            raise ActionError(f"it was decided in epoch {command.epoch}; epoch {newest} has begun")
 
     async def finish(self, within_s: float) -> None:
         """Let what runs come to its end, then cancel the rest. For a clean stop of the agent."""

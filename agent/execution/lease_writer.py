@@ -18,7 +18,7 @@ from agent.decision.quorum import is_fresh
 from agent.decision.view import FenceLayer, IntentKind
 from agent.errors import CoordinationRefused, WatchdogError
 from agent.execution.hands import Hands
-from agent.instant import Instant, remaining_s
+from agent.instant import Instant, has_passed, remaining_s
 
 SHORTEST_TIMEOUT_S = 0.2
 HAND_OVER_TIMEOUT_S = 0.5
@@ -28,6 +28,8 @@ async def form_group(hands: Hands, command: Command) -> str:
     """Write the first record, or make a lost key anew under the live deadline."""
     order = cast("FormGroup", command)
     record = _named(hands, order.record)
+    if not order.words:
+        _refuse_without_time(hands, command)
     sent = _remember(hands, record) if hands.knowledge.tenure is not None else hands.clock.now()
     index = await _send(hands, lease.formation(record, _session(hands), order.words), record)
     await _hold(hands, record, index, sent)
@@ -70,7 +72,11 @@ async def take_lease(hands: Hands, command: Command) -> str:
     await hands.remembered.note_takeover(record.epoch, order.over.index)
     knowledge.undecided_takeover_index = order.over.index
     sent = hands.clock.now()
-    index = await _send(hands, lease.takeover(record, _session(hands), order.over, order.votes), record)
+    try:
+        index = await _send(hands, lease.takeover(record, _session(hands), order.over, order.votes), record)
+    except CoordinationRefused:
+        knowledge.undecided_takeover_index = None
+        raise
     await _hold(hands, record, index, sent)
     knowledge.undecided_takeover_index = None
     return f"elected for epoch {record.epoch}: {record.cause}"
@@ -82,6 +88,14 @@ def _tenure(hands: Hands, command: Command) -> Tenure:
     if tenure is None or tenure.epoch != command.epoch:
         raise CoordinationRefused(f"the lease of epoch {command.epoch} is this node's no more")
     return tenure
+
+
+def _refuse_without_time(hands: Hands, command: Command) -> None:
+    """No word of any member stands behind a key that is made anew: only the live deadline of its holder does."""
+    _tenure(hands, command)
+    deadline = hands.owned_deadline
+    if deadline is None or has_passed(deadline, hands.clock.now()):
+        raise CoordinationRefused(f"the lease of epoch {command.epoch} ran out: its key is not made anew")
 
 
 def _session(hands: Hands) -> str:
@@ -127,13 +141,15 @@ async def _hold(hands: Hands, record: LeaseRecord, index: int, sent: Instant) ->
     """The write is committed: date the tenure by SENT, remember the high water, and hand the deadline over."""
     knowledge = hands.knowledge
     knowledge.committed_index = max(knowledge.committed_index, index)
+    if knowledge.high.is_above(record.epoch, record.sequence):
+        raise CoordinationRefused("the answer came late: the lease has moved on since, as a reading has shown")
     now = hands.clock.now()
     tenure = knowledge.tenure
     if tenure is not None and tenure.epoch == record.epoch:
         knowledge.tenure = lease.settle(tenure, record, index)
     else:
         knowledge.tenure = Tenure(record, index, _session(hands), dated=sent, began=now)
-    knowledge.high.epoch, knowledge.high.sequence = record.epoch, record.sequence
+    knowledge.high.rise(record.epoch, record.sequence)
     await hands.remembered.note_seen(record.epoch, record.sequence)
     await hand_over(hands)
 
@@ -168,12 +184,10 @@ def may_disarm(hands: Hands) -> bool:
     if tenure is None or reading is None or not tenure.record.paused or any(i.kind is IntentKind.RESUME for i in reading.intents):
         return False
     alive = [m for name, m in reading.members.items() if name in knowledge.group.voters and is_fresh(m, renew_s, now)]
-    return all(member.paused_epoch == tenure.epoch for member in alive)
+    return bool(alive) and all(member.paused_epoch == tenure.epoch for member in alive)
 
 
 def time_left_s(hands: Hands) -> float | None:
     """Seconds left of the own lease, for the agent's last line; None without one."""
     deadline = hands.owned_deadline
     return None if deadline is None else remaining_s(deadline, hands.clock.now())
-
-

@@ -124,5 +124,3 @@ async def set_sync_names(hands: Hands, command: Command) -> str:
     async with _journaled(hands, command) as entry:
         await hands.the_service().set_sync_names(order.names, hands.lease_guard(command, entry))
     return f"commits wait for {', '.join(order.names)}" if order.names else "commits wait for nobody"
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from agent.coordination.coordinator import Committed, Transaction, Operation, Verb
+from agent.coordination.coordinator import Committed, Operation, Transaction, Verb
 from agent.coordination.intents import decode_stored, finishing
 from agent.coordination.lease import UnreadableRecord, decode_record, formation_key, intent_key, lease_key, vote_key
 from agent.coordination.values import VoteValue, WordValue, encode

@@ -177,6 +177,19 @@ async def test_a_standby_follows_a_freshly_promoted_one(group: Group) -> None:
     assert repeated_ms < 1000
 
 
+async def test_an_upstream_that_comes_up_later_is_found_before_the_retry_interval_is_over(one_group: Group) -> None:
+    """A failed attempt puts the startup process to sleep for 5 s: it is woken."""
+    a, b = one_group.a, one_group.b
+    await b.do(stop_receiving(b))
+    a.server.stop()
+    following = asyncio.ensure_future(follow(b, a).apply(b.guard))
+    await eventually_async(lambda: "could not connect to the primary server" in b.server.log().rpartition("parameter")[2])
+    a.server.start()
+    began = time.perf_counter()
+    await following
+    assert time.perf_counter() - began < 2.5
+
+
 async def test_a_follower_makes_its_own_slot_and_drops_those_of_others(one_group: Group) -> None:
     a, b, c = one_group.a, one_group.b, one_group.c
     slots = "SELECT coalesce(string_agg(slot_name, ' ' ORDER BY slot_name), '') FROM pg_replication_slots"

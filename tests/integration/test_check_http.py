@@ -1,3 +1,5 @@
+"""The http check against a real server, TLS included."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""The postgres check and its facts on real servers of every version that is here."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""The tcp check against real sockets."""
+
 from __future__ import annotations
 
 import pytest

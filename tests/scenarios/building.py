@@ -13,7 +13,6 @@ from typing import Any
 from agent.coordination.coordinator import Entry
 from agent.coordination.lease import (
     Attempt,
-    CountedVote,
     Debt,
     LeaseRecord,
     LeaseState,
@@ -469,20 +468,9 @@ def _replica(said: Mapping[str, Any]) -> Replica:
 
 def _own_member(node: str, service: ServiceView, at_s: float, said: MemberView | None) -> MemberView:
     """The own member is shown as the service is, not as it was published."""
-    return MemberView(
-        name=node,
-        moved=instant(at_s),
-        incarnation=f"boot-{node}",
-        state=service.state,
-        position=service.position,
-        history=service.history,
-        stopped_for_epoch=service.stopped_for_epoch,
-        upstream=service.upstream,
-        receiving=service.receiving,
-        system_identifier=service.system_identifier,
-        problem="" if said is None else said.problem,
-        paused_epoch=None if said is None else said.paused_epoch,
-    )
+    same = ("state", "position", "history", "stopped_for_epoch", "upstream", "receiving", "system_identifier")
+    own = MemberView(node, moved=instant(at_s), incarnation=f"boot-{node}", **{name: getattr(service, name) for name in same})
+    return own if said is None else replace(own, problem=said.problem, paused_epoch=said.paused_epoch)
 
 
 def build(given: Mapping[str, Any], at_s: float = 0.0) -> Scene:
@@ -503,11 +491,6 @@ def memory(said: Mapping[str, Any]) -> Memory:
     made = Memory(situation=Situation(words.take("situation", "unformed")), **times)
     words.close()
     return made
-
-
-def votes_of(*pairs: tuple[str, int]) -> tuple[CountedVote, ...]:
-    """Votes as a takeover counts them."""
-    return tuple(CountedVote(voter, index) for voter, index in pairs)
 
 
 def context(given: Mapping[str, Any] | None = None, at_s: float = 0.0, **remembered: float) -> Context:

@@ -11,10 +11,14 @@ from dataclasses import replace
 
 import pytest
 
+from agent.coordination import lease
+from agent.coordination.coordinator import Operation, Verb
+from agent.coordination.intents import StoredIntent, encode_intent
 from agent.coordination.lease import Terms
-from agent.decision.view import Durability, GroupSpec, OnCrash, ServiceState
+from agent.decision.view import Durability, GroupSpec, IntentKind, OnCrash, ServiceState
 from tests.scenarios.building import scene
-from tests.scenarios.toy_world import Broken, Node, World, leads
+from tests.scenarios.toy_parts import GROUP, Node
+from tests.scenarios.toy_world import Broken, World, leads
 
 TROUBLE_S, CALM_S = 13.0, 12.0
 BASE = replace(
@@ -57,7 +61,14 @@ def troubles(world: World) -> list[Callable[[Node], None]]:
         world.store.is_up = False
         world.after(world.rng.uniform(0.3, 3.0), lambda: setattr(world.store, "is_up", True))
 
-    return [crash_service, kill_agent, freeze_agent, cut_off, lose_host, end_session, stop_store]
+    def switch_over(node: Node) -> None:
+        """An operator asks the coordinator itself."""
+        entry = world.store.entries.get(lease.lease_key(GROUP))
+        epoch = 0 if entry is None else lease.decode_record(entry.value).epoch
+        wish = StoredIntent(IntentKind.SWITCHOVER, world.rng.choice([None, node.name]), epoch, "ada", "maintenance", 0.0)
+        world.store.run((Operation(Verb.SET, lease.intent_key(GROUP, f"i{world.count}"), value=encode_intent(wish)),))
+
+    return [switch_over, crash_service, kill_agent, freeze_agent, cut_off, lose_host, end_session, stop_store]
 
 
 def make_trouble(world: World) -> None:

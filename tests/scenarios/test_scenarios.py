@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from agent.decision.engine import decide
 from agent.decision.rules import TABLE
 from agent.decision.situation import Situation
+from agent.execution.record import load_record
 from tests.scenarios.building import scene
 from tests.scenarios.consistency import objections
 from tests.scenarios.reading import CASES, differences, load, load_all, play
 from tests.scenarios.words import WrongScenario
 
 FILES = sorted(CASES.glob("*.yaml"))
+RECORDS = sorted((Path(__file__).parent / "records").glob("*.json"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -21,6 +24,19 @@ def test_scenario(path: Path) -> None:
     scenario = load(path)
     found = [f"at {step.at_s:g} s: {line}" for step, decision in play(scenario) for line in differences(step, decision)]
     assert not found, "\n".join([scenario.about, *found])
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_saved_record_is_decided_as_it_was(path: Path) -> None:
+    """When the core has changed its mind on purpose, keep the view as a scenario of its own and drop the record."""
+    record = load_record(path)
+    decision = decide(record.memory, record.view, record.now)
+    assert ([r.name for r in decision.rules][:1], decision.reason) == ([record.rule] if record.rule else [], record.sentence)
+    assert decision.commands == record.commands
+
+
+def test_there_is_a_saved_record() -> None:
+    assert RECORDS
 
 
 def test_every_situation_has_a_scenario_that_expects_it() -> None:

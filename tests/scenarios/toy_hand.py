@@ -46,6 +46,8 @@ class Hand:
             case c.GiveWord():
                 word = WordValue(self.known.incarnation, self.known.service.position, "1")
                 self.write(Operation(Verb.SET, lease.formation_key(GROUP, self.node.name), value=encode(word)))
+            case c.FinishIntent(identity=identity, index=index):
+                self.write(Operation(Verb.DELETE_CAS, lease.intent_key(GROUP, identity), index))
             case _:
                 self.world.after(self.length_s(), self.work)
 

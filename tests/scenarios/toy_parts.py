@@ -47,6 +47,8 @@ class Store:
                 return False
             case Verb.UNLOCK if entry is None or entry.session != op.session:
                 return False
+            case Verb.DELETE_CAS:
+                return entry is not None and entry.index == op.index and work.pop(op.key) is entry
         locked = op.session if op.verb is Verb.LOCK else None if op.verb is Verb.UNLOCK or entry is None else entry.session
         value = op.value if op.value is not None or entry is None else entry.value
         work[op.key] = Entry(value or b"", index, locked)

@@ -81,12 +81,9 @@ class TestGroup:
 
     def logs(self) -> str:
         """The end of every log, for whoever reads a failure."""
-        parts = []
-        for name in MEMBERS:
-            for file in (self.cluster.folder / f"{name}.agent.log", self.cluster.folder / name / "log"):
-                if file.exists():
-                    parts.append(f"---- {file.name} {name}\n" + "\n".join(file.read_text(errors="replace").splitlines()[-40:]))
-        return "\n".join(parts)
+        folder = self.cluster.folder
+        files = [file for name in MEMBERS for file in (folder / f"{name}.agent.log", folder / name / "data.quorate.log") if file.exists()]
+        return "\n".join(f"---- {f.parent.name}/{f.name}\n" + "\n".join(f.read_text(errors="replace").splitlines()[-40:]) for f in files)
 
 
 @asynccontextmanager

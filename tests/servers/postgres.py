@@ -1,4 +1,3 @@
 """The throwaway Postgres of the demo, for tests: one implementation for both."""
 
 from agent.demo.throwaway_postgres import *  # noqa: F403 - the same names, for tests
-from agent.demo.throwaway_postgres import OS_USER as OS_USER  # what a test may need beside the public names

@@ -7,7 +7,7 @@ import contextlib
 
 
 class Relay:
-    """Listens on `host` and forwards to 127.0.0.1 on the same port. Cut: open connections stand still for ever and new ones get no answer."""
+    """Listens on `host` and forwards to 127.0.0.1 on the same port. Cut: what is open stands still for ever, what is new gets no answer."""
 
     def __init__(self, host: str, port: int) -> None:
         self.host = host

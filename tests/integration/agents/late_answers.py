@@ -1,7 +1,9 @@
-"""An agent whose coordinator, once told to, answers a renewal late and then no more. `python -m tests.integration.agents.late_answers agent …`
+"""An agent whose coordinator, once told to, answers a renewal late and then no more.
 
-When the file LATE_ANSWERS_FILE names this node, the next renewal is committed at once but its answer is held up for LATE_ANSWERS_S; everything after
-it never reaches the store. With DATE_AFTER_REPLY set, the lease is dated when the answer arrives: the mistake that the design forbids.
+`python -m tests.integration.agents.late_answers agent …`: when the file LATE_ANSWERS_FILE names this node, the next renewal is committed
+at once but its answer is held up for LATE_ANSWERS_S; everything after it never reaches the store. With DATE_AFTER_REPLY set, the lease is
+dated when the answer arrives: the mistake that the design
+forbids.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+from agent.clock import SystemClock
 from agent.coordination import lease
 from agent.coordination.coordinator import Committed, Refused, Snapshot, Transaction, Verb
 from agent.coordination.lease import LeaseRecord, Tenure
 from agent.coordination.local import LocalCoordinator
-from agent.clock import SystemClock
 from agent.errors import CoordinationError
 from agent.execution import lease_writer
 

@@ -70,6 +70,12 @@ def test_the_last_holder_is_eligible_in_its_own_vacancy() -> None:
     assert ctx.ranking.order == ("pg1",)
 
 
+def test_who_gave_up_comes_last_whatever_it_has() -> None:
+    own = {"node": "pg1", "service": {"state": "standby", "position": [3, 5500], **STOPPED}, "members": {"pg2": STOPPED, "pg3": STOPPED}}
+    assert context({"lease": {"state": "vacated"}, **own}).ranking.order == ("pg2", "pg3", "pg1")
+    assert context({**own, "tenure": "none"}).ranking.order == ("pg1", "pg2", "pg3")
+
+
 def test_prospects_are_all_but_the_leader_before_anybody_stopped() -> None:
     prospects = context({"node": "pg1"}).prospects
     assert prospects.order == ("pg2", "pg3")

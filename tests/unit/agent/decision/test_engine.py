@@ -94,9 +94,9 @@ def test_the_reason_is_the_first_row_that_is_more_than_busy() -> None:
     late = scene({"node": "pg1", "tenure": {"sent": "9s ago"}, "in_flight": ["RenewLease"]})
     assert decide(Memory(), late.view, late.now).reason.startswith("The own lease is over")
     quiet = scene()
-    assert decide(Memory(), quiet.view, quiet.now).reason == "following"
+    assert decide(Memory(), quiet.view, quiet.now).reason == "another node leads; the local service follows it"
     busy = scene({"in_flight": ["FollowLeader"]})
-    assert decide(Memory(), busy.view, busy.now).reason == "following"
+    assert decide(Memory(), busy.view, busy.now).reason == "another node leads; the local service follows it"
 
 
 def test_a_situation_is_remembered_since_it_began() -> None:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from agent.coordination.lease import CountedVote
 from agent.decision.quorum import counted_votes, is_fresh, votes_needed
-from tests.scenarios.building import context, votes_of
+from tests.scenarios.building import context
 
 
 @pytest.mark.parametrize(("voters", "needed"), [(0, 1), (1, 1), (2, 1), (3, 2), (4, 3), (5, 3), (6, 4), (7, 4)])
@@ -32,4 +33,7 @@ def test_only_live_voters_of_the_record_who_say_down_in_this_epoch_count() -> No
         }
     )
     assert ctx.record is not None
-    assert counted_votes(ctx.record, ctx.view.votes, ctx.view.members, 1.0, ctx.now) == votes_of(("pg1", 706), ("pg2", 700))
+    assert counted_votes(ctx.record, ctx.view.votes, ctx.view.members, 1.0, ctx.now) == (
+        CountedVote("pg1", 706),
+        CountedVote("pg2", 700),
+    )

@@ -110,6 +110,8 @@ class LeaseRecord:
     """Where the service ended when it was shut down cleanly; what an heir must have replayed."""
     debt: Debt | None = None
     system_identifier: str | None = None
+    prior_wait_s: float = 0.0
+    """After the terms became shorter: the takeover_wait of the longer ones, while the holder's watchdog may still be armed by them."""
     cause: str = ""
     """Why this epoch began or ended, for people and history: one sentence."""
     protocol: int = RECORD_VERSION
@@ -146,6 +148,7 @@ def encode_record(record: LeaseRecord) -> bytes:
         "final_position": None if record.final_position is None else [record.final_position.timeline, record.final_position.lsn],
         "debt": None if record.debt is None else [record.debt.epoch, record.debt.node, record.debt.wait_s],
         "system_identifier": record.system_identifier,
+        "prior_wait_s": record.prior_wait_s,
         "cause": record.cause,
     }
     return json.dumps(value, separators=(",", ":")).encode()
@@ -184,6 +187,7 @@ def _record_of(raw: dict[str, object]) -> LeaseRecord:
         final_position=None if final is None else _position_of(_list(final)),
         debt=None if debt is None else _debt_of(_list(debt)),
         system_identifier=None if raw["system_identifier"] is None else _text(raw["system_identifier"]),
+        prior_wait_s=_seconds(raw["prior_wait_s"]),
         cause=_text(raw["cause"]),
     )
 
@@ -395,7 +399,7 @@ def look(sight: Sight | None, record: LeaseRecord, index: int, seen: Instant, af
 
     Time starts anew on a change, on the first sight, when the index went back, and after a gap in reading.
     """
-    wait_s = record.terms.takeover_wait_s
+    wait_s = max(record.terms.takeover_wait_s, record.prior_wait_s)
     if sight is None:
         return Sight(record.epoch, record.sequence, index, seen, wait_s, wait_s)
     if (record.epoch, record.sequence) == (sight.epoch, sight.sequence) and index >= sight.index:

@@ -132,10 +132,12 @@ class Context:
 
     @property
     def is_armed(self) -> bool:
-        """The watchdog holds a deadline of this very epoch, or none has to."""
-        return not self.must_stand(FenceLayer.WATCHDOG) or (
-            self.tenure is not None and self.view.fences.watchdog_alive and self.view.fences.armed_epoch == self.tenure.epoch
-        )
+        """The watchdog holds a deadline of this very epoch and its clock runs, or none has to."""
+        if not self.must_stand(FenceLayer.WATCHDOG):
+            return True
+        fences = self.view.fences
+        holds = fences.watchdog_alive and not fences.suspended
+        return holds and self.tenure is not None and fences.armed_epoch == self.tenure.epoch
 
     # -------------------------------------------------------------- the vacancy
 

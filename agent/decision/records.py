@@ -83,6 +83,7 @@ def wanted_record(ctx: Context) -> LeaseRecord:
     return replace(
         record,
         terms=ctx.group.terms,
+        prior_wait_s=_prior_wait_s(ctx, record),
         voters=ctx.group.voters,
         votes_needed=quorum.votes_needed(len(ctx.group.voters)),
         sync_set=_sync_set(ctx, record),
@@ -91,6 +92,20 @@ def wanted_record(ctx: Context) -> LeaseRecord:
         debt=None if debt_is_over(ctx) else record.debt,
         system_identifier=record.system_identifier or ctx.view.service.system_identifier,
     )
+
+
+def _prior_wait_s(ctx: Context, record: LeaseRecord) -> float:
+    """Shorter terms carry the longer wait with them until no deadline of the longer ones is armed any more.
+
+    (The watchdog's deadline never moves back. If the agent dies right after it sent the shorter ttl, the service lives on until the
+    longer one ends, and an observer that has just started saw no other terms than the shorter ones.)
+    """
+    longest_s = max(record.terms.takeover_wait_s, record.prior_wait_s)
+    if longest_s <= ctx.group.terms.takeover_wait_s:
+        return 0.0
+    armed, own = ctx.view.fences.armed_deadline, None if ctx.tenure is None else ctx.tenure.deadline
+    settled = record.terms == ctx.group.terms and own is not None and (armed is None or armed.earlier(own) == armed)
+    return 0.0 if settled else longest_s
 
 
 def _sync_set(ctx: Context, record: LeaseRecord) -> tuple[str, ...] | None:

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+import structlog
+
 from actions.base import ActionError
 from agent.clock import Clock
 from agent.decision.command import (
@@ -37,6 +39,8 @@ from agent.errors import QuorateError
 from agent.execution import lease_writer, service_runner, vote_writer
 from agent.execution.hands import Hands
 from agent.instant import holder_elapsed_s
+
+log = structlog.get_logger()
 
 Run = Callable[[Hands, Command], Awaitable[str]]
 
@@ -107,6 +111,9 @@ class Executor:
             ok = True
         except (QuorateError, ActionError) as failure:
             error, sentence = failure, str(failure)
+        except Exception as failure:
+            error, sentence = failure, f"the agent made a mistake ({type(failure).__name__}); its log says which"
+            log.exception("command.broke", command=type(command).__name__)
         finally:
             ended = self._clock.now()
             knowledge = self._hands.knowledge

@@ -37,7 +37,7 @@ class Recorder:
             now=now,
             memory=memory,
             view=view,
-            rule=next((r.name for r in decision.rules), ""),
+            rule=next((r.name for r in decision.rules if r.sentence == decision.reason), ""),
             sentence=decision.reason,
             commands=decision.commands,
             version=agent.__version__,

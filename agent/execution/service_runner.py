@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import cast
+
+import structlog
 
 from actions.base import ActionError
 from agent.decision.command import (
@@ -18,24 +21,32 @@ from agent.decision.command import (
     SetSyncNames,
     StopReceiving,
 )
+from agent.disk import StorageError
 from agent.errors import QuorateError, WatchdogError
 from agent.execution.hands import Hands
 from agent.execution.journal import JournalOutcome
 
+log = structlog.get_logger()
+
 
 @asynccontextmanager
 async def _journaled(hands: Hands, command: Command) -> AsyncIterator[str]:
-    """Begin and end an entry of the journal around a command; an entry without an end is what a crash leaves."""
+    """Begin and end an entry of the journal around a command; an entry without an end is what a crash or a fence leaves."""
     entry = await hands.journal.begin(type(command).__name__, command.epoch, hands.knowledge.group.name)
+    cancelled = False
     try:
         yield entry
+    except asyncio.CancelledError:
+        cancelled = True  # a fence waits for this to be over, and a service that hangs gives no answer: nothing is asked of it
+        raise
     except (ActionError, QuorateError) as error:
         await hands.journal.end(entry, JournalOutcome.FAILED, str(error))
         raise
     else:
         await hands.journal.end(entry, JournalOutcome.DONE, "")
     finally:
-        await hands.refresh()
+        if not cancelled:
+            await hands.refresh()
 
 
 async def _release(hands: Hands) -> None:
@@ -43,16 +54,21 @@ async def _release(hands: Hands) -> None:
     if hands.watchdog is not None:
         with contextlib.suppress(WatchdogError):
             await hands.watchdog.release(hands.knowledge.group.name)
-            hands.knowledge.fences = replace(hands.knowledge.fences, armed_epoch=None, armed_deadline=None)
+            hands.knowledge.fences = replace(hands.knowledge.fences, armed_epoch=None, armed_deadline=None, suspended=False)
 
 
 async def fence(hands: Hands, command: Command) -> str:
-    """Kill first, write the journal after: nothing may stand between a fence and its effect."""
+    """Kill first, write the journal after: nothing may stand between a fence and its effect, and a full disk does not undo the proof."""
     order = cast("FenceService", command)
     await hands.the_service().fence(hands.fence_guard())
     await _release(hands)
-    async with _journaled(hands, command):
-        return f"fenced: {order.cause}; no process of it is left"
+    try:
+        async with _journaled(hands, command):
+            pass
+    except StorageError as error:
+        log.warning("journal.failed", group=hands.knowledge.group.name, reason=str(error))
+        await hands.refresh()
+    return f"fenced: {order.cause}; no process of it is left"
 
 
 async def stop(hands: Hands, command: Command) -> str:

@@ -9,6 +9,7 @@ from agent.coordination.intents import decode_stored, finishing
 from agent.coordination.lease import UnreadableRecord, decode_record, formation_key, intent_key, lease_key, vote_key
 from agent.coordination.values import VoteValue, WordValue, encode
 from agent.decision.command import CastVote, Command, FinishIntent
+from agent.decision.view import ServiceState
 from agent.errors import CoordinationRefused
 from agent.execution.hands import Hands
 
@@ -44,6 +45,8 @@ async def give_word(hands: Hands, _: Command) -> str:
     """Promise that the service here is not writable and stays so without a lease."""
     knowledge = hands.knowledge
     service = knowledge.service
+    if service.state not in (ServiceState.STANDBY, ServiceState.DOWN):
+        raise CoordinationRefused("the service may take writes by now: no word is given for it")
     word = WordValue(knowledge.incarnation, service.position, service.system_identifier, service.history)
     await _commit(hands, (Operation(Verb.SET, formation_key(knowledge.group.name, knowledge.node), value=encode(word)),))
     return "gave its word: not writable without a lease"

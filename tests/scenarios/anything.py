@@ -111,6 +111,7 @@ MEMBER = st.one_of(
 FENCES = some(
     standing=st.sampled_from([[], ["seal", "watchdog"]]),
     watchdog_alive=st.booleans(),
+    suspended=st.booleans(),
     armed=st.one_of(st.just("none"), st.fixed_dictionaries({"epoch": st.sampled_from(EPOCHS), "deadline": AHEAD})),
 )
 VOTE = some(down=st.booleans(), epoch=st.sampled_from(EPOCHS))

@@ -54,4 +54,4 @@ async def test_only_the_latest_entries_are_kept(coordinator: LocalCoordinator, m
     for epoch in range(1, 7):
         await append(coordinator, "pg", replace(ENTRY, epoch=epoch))
     assert [entry.epoch for entry in await read_history(coordinator, "pg")] == [4, 5, 6]
-    assert len((await coordinator.read("pg/", 5)).entries) == 3
+    assert len((await coordinator.read("_history/pg/", 5)).entries) == 3

@@ -114,6 +114,7 @@ def test_fenced_since_the_crash_and_not_before_it(fence: Mapping[str, Any], fenc
         ({}, True),
         ({"fences": {"armed": "none"}}, False),
         ({"fences": {"watchdog_alive": False}}, False),
+        ({"fences": {"suspended": True}}, False),
         ({"fences": {"armed": "none"}, "group": {"fences": ["seal"]}}, True),
         ({"tenure": "none"}, False),
     ],

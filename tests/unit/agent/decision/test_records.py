@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agent.coordination.lease import RESERVED, Debt, LeaseState, Position, Promotion
+from agent.coordination.lease import RESERVED, Debt, LeaseState, Position, Promotion, Terms
 from agent.decision import records
+from agent.decision.context import Context
+from agent.instant import Instant
 from tests.scenarios.building import context
 from tests.scenarios.words import merge
 
@@ -150,9 +153,10 @@ def test_promised_is_who_is_in_any_record_that_counts_or_may_yet_count() -> None
         ({}, False),
         ({"lease": {"paused": True}}, True),
         ({"intents": [{"kind": "pause"}]}, True),
-        ({"lease": {"paused": True}, "intents": [{"kind": "resume"}]}, False),
-        ({"lease": {"paused": True}, "intents": [{"kind": "resume"}], "fences": {"armed": "none"}}, True),
-        ({"lease": {"paused": True}, "intents": [{"kind": "resume"}], "tenure": {"sent": "9s ago"}}, True),
+        ({"lease": {"paused": True}, "intents": [{"kind": "resume"}], "fences": {"suspended": False}}, False),
+        ({"lease": {"paused": True}, "intents": [{"kind": "resume"}], "fences": {"suspended": True}}, True),
+        ({"lease": {"paused": True}, "intents": [{"kind": "resume"}], "fences": {"suspended": False, "armed": "none"}}, True),
+        ({"lease": {"paused": True}, "intents": [{"kind": "resume"}], "fences": {"suspended": False}, "tenure": {"sent": "9s ago"}}, True),
         ({"intents": [{"kind": "resume"}], "fences": {"armed": "none"}}, False),
     ],
 )
@@ -172,3 +176,30 @@ def test_pause_and_resume(change: Mapping[str, Any], paused: bool) -> None:
 def test_a_taker_completes_what_its_predecessor_could_not_record(service: Mapping[str, Any], promotions: list[tuple[int, ...]]) -> None:
     ctx = context({"lease": {"state": "vacated", "promotions": [[6, "pg1", 3, 0, 0]]}, "service": service})
     assert [(p.epoch, p.timeline, p.parent_timeline, p.switch_lsn) for p in records.taken_record(ctx, "").promotions] == promotions
+
+
+def _leading(confirmed: Terms, configured: Terms, *, dated_s: float, armed_s: float, prior_wait_s: float = 0.0) -> Context:
+    """A leader whose confirmed record has these terms; moments are seconds on a clock of this test's own."""
+    ctx = context({"node": "pg1"})
+    assert ctx.tenure is not None
+    zero = Instant(0, 0)
+    record = replace(ctx.tenure.record, terms=confirmed, prior_wait_s=prior_wait_s)
+    tenure = replace(ctx.tenure, record=record, dated=zero.after(dated_s), attempts=())
+    fences = replace(ctx.view.fences, armed_deadline=zero.after(armed_s))
+    return replace(ctx, view=replace(ctx.view, tenure=tenure, fences=fences, group=replace(ctx.group, terms=configured)))
+
+
+def test_shorter_terms_carry_the_longer_wait_until_the_watchdog_has_gone_over() -> None:
+    """(holes A11) An agent that dies after it sent a shorter ttl leaves a watchdog that is armed by the longer one."""
+    long, short = Terms(6.0, 0.5), Terms(2.0, 0.5)
+    ctx = _leading(long, short, dated_s=0.0, armed_s=6.0)
+    first = records.wanted_record(ctx)
+    assert (first.terms, first.prior_wait_s) == (short, long.takeover_wait_s)
+    confirmed = _leading(short, short, dated_s=1.0, armed_s=6.0, prior_wait_s=long.takeover_wait_s)
+    assert records.wanted_record(confirmed).prior_wait_s == long.takeover_wait_s, "its watchdog is armed beyond the shorter deadline"
+    gone_over = _leading(short, short, dated_s=5.0, armed_s=7.0, prior_wait_s=long.takeover_wait_s)
+    assert records.wanted_record(gone_over).prior_wait_s == 0.0
+
+
+def test_longer_terms_carry_no_prior_wait() -> None:
+    assert records.wanted_record(_leading(Terms(2.0, 0.5), Terms(6.0, 0.5), dated_s=0.0, armed_s=2.0)).prior_wait_s == 0.0

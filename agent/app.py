@@ -27,6 +27,7 @@ from agent.configuration.model import Configuration, host_and_port
 from agent.control_loop import GroupLoop, Reports
 from agent.coordination.coordinator import Coordinator
 from agent.coordination.local import LocalCoordinator
+from agent.coordination.measured import MeasuredCoordinator
 from agent.coordination.node_state import StateFolder, Writer, machine_id
 from agent.decision.view import FenceLayer, GroupSpec
 from agent.errors import ConfigurationError, QuorateError, WatchdogError
@@ -116,9 +117,9 @@ class App:
         incarnation = f"{boot_id()[:8]}-{clock.nonce()}"
         folder = StateFolder.open(configuration.state_dir / node, Writer(boot_id(), machine_id(), incarnation))
         journal = Journal.open(folder.path, incarnation, clock)
-        coordinator = await open_coordinator(configuration, clock)
         audit = Audit(clock, log)
         metrics = Metrics()
+        coordinator = MeasuredCoordinator(await open_coordinator(configuration, clock), clock, metrics.coordination_asked)
         parts = Parts(
             configuration=configuration,
             node=node,

@@ -171,7 +171,16 @@ class GroupLoop:
         async with asyncio.timeout(timeout_s + 1):
             if session is None or not await self._coordinator.session_is_alive(session):
                 name = f"quorate-{self._knowledge.group.name}-{self._knowledge.node}"
+                await self._recognise_store()
                 self._knowledge.session = await self._coordinator.open_session(name)
+                await self.hands.remembered.note_session(self._knowledge.session)
+
+    async def _recognise_store(self) -> None:
+        """Another store than the one this node knew (rebuilt, or the wrong one) proves nothing: nobody resumes, nobody takes over."""
+        identity, known = await self._coordinator.identity(), self.hands.remembered.state.coordinator
+        if known is None:
+            await self.hands.remembered.note_store(identity)
+        self._knowledge.foreign_store = known not in (None, identity)
 
     async def refresh_reading(self) -> None:
         """Read the group's folder now."""

@@ -46,10 +46,14 @@ class NodeFace:
             version=agent.__version__,
             node=self._node,
             wall_s=self._clock.wall_s(),
-            coordination=CoordinationStatus(self._coordinator.description, age_s is not None and age_s < HEARD_WITHIN_S, age_s),
+            coordination=CoordinationStatus(self._coordinator.description, self._is_up(age_s), age_s),
             checks=tuple(self._check(state, now) for _, state in sorted(self._scheduler.states().items())),
             groups=tuple(status for name in sorted(self._groups) if (status := self._group(name, now)) is not None),
         )
+
+    def _is_up(self, age_s: float | None) -> bool:
+        """A node without groups asks nothing of its coordinator, so it has nothing to complain of."""
+        return not self._groups or (age_s is not None and age_s < HEARD_WITHIN_S)
 
     def _answered_age_s(self, now: Instant) -> float | None:
         answered = [loop.view.coordination.answered for loop in self._groups.values() if loop.view is not None]

@@ -23,6 +23,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from agent.coordination.history import HistoryReason
+from agent.coordination.measured import Request, RequestOutcome
 from agent.decision.command import Command
 from agent.decision.situation import Situation
 from agent.decision.view import FenceLayer
@@ -44,22 +45,6 @@ class ActionOutcome(StrEnum):
     FAILED = "failed"
     TIMED_OUT = "timed_out"
     TOO_LATE = "too_late"
-
-
-class Request(StrEnum):
-    """What was asked of the coordinator. Waiting for a change is not among them: it takes as long as nothing happens."""
-
-    READ = "read"
-    TRANSACT = "transact"
-    SESSION = "session"
-
-
-class RequestOutcome(StrEnum):
-    """How the coordinator answered."""
-
-    ANSWERED = "answered"
-    REFUSED = "refused"
-    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,12 @@ The stand-ins do what they are told and note it; a test makes one fail, hang or 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
 from actions.base import Guard
@@ -26,7 +28,7 @@ from agent.execution.hands import Hands
 from agent.execution.journal import Journal
 from agent.execution.remembered import Remembered
 from agent.execution.watchdog_client import Acknowledged, Armed, WatchdogClient
-from agent.instant import NANOSECONDS, Instant, has_passed
+from agent.instant import Instant
 from agent.knowledge import HighWater, Knowledge
 from tests.unit.agent.reporting.samples import group_spec
 
@@ -266,9 +268,24 @@ def first_record(**changes: object) -> LeaseRecord:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
+@contextmanager
+def swift_folder() -> Iterator[Path]:
+    """A folder whose fsyncs cost nothing, where there is such a place: these tests are about order, not about disks."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(prefix="q-unit-", dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
+
+
 @asynccontextmanager
-async def staged(folder: Path, spec: GroupSpec = SPEC, *, fenced: bool = True) -> AsyncIterator[Stage]:
+async def staged(spec: GroupSpec = SPEC, *, fenced: bool = True) -> AsyncIterator[Stage]:
     """The hands of pg1 with an open session. `fenced`: a watchdog has to stand."""
+    with swift_folder() as folder:
+        async with _staged(folder, spec, fenced=fenced) as stage:
+            yield stage
+
+
+@asynccontextmanager
+async def _staged(folder: Path, spec: GroupSpec, *, fenced: bool) -> AsyncIterator[Stage]:
     clock = ShiftedClock()
     spec = spec if fenced else replace(spec, required_fences=frozenset[FenceLayer]())
     wires = Wires(await LocalCoordinator.open(folder / "store.db", clock))
@@ -296,11 +313,3 @@ async def staged(folder: Path, spec: GroupSpec = SPEC, *, fenced: bool = True) -
         await wires.close()
         await journal.close()
         state.close()
-
-
-def passed(deadline: Instant | None, clock: ShiftedClock) -> bool:
-    return deadline is None or has_passed(deadline, clock.now())
-
-
-def boot_s(moment: Instant) -> float:
-    return moment.boot_ns / NANOSECONDS

@@ -67,9 +67,7 @@ def test_an_answer_below_what_was_written_before_the_question_is_the_past_restor
     assert not knowledge.went_back
 
 
-@pytest.mark.parametrize(
-    ("epoch", "sequence", "went_back"), [(3, 9, True), (2, 99, True), (3, 10, False), (3, 11, False), (4, 1, False)]
-)
+@pytest.mark.parametrize(("epoch", "sequence", "went_back"), [(3, 9, True), (2, 99, True), (3, 10, False), (3, 11, False), (4, 1, False)])
 def test_a_record_below_the_highest_ever_seen_is_the_past_restored(epoch: int, sequence: int, went_back: bool) -> None:  # noqa: FBT001  # a row
     knowledge = knowing(high=HighWater(3, 10))
     take(knowledge, snapshot(7, first_record(epoch=epoch, sequence=sequence)))

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -419,8 +418,8 @@ async def test_a_dead_watchdog_is_seen_in_its_refusal(stage: Stage) -> None:
     assert stage.hands.owned_deadline is None
 
 
-async def test_where_no_watchdog_has_to_stand_none_is_asked(tmp_path: Path) -> None:
-    async with staged(tmp_path, fenced=False) as stage:
+async def test_where_no_watchdog_has_to_stand_none_is_asked() -> None:
+    async with staged(fenced=False) as stage:
         await form(stage)
         assert stage.watchdog.calls == []
         assert stage.knowledge.tenure is not None
@@ -452,7 +451,6 @@ async def test_what_is_left_of_the_lease(stage: Stage) -> None:
     assert SPEC.terms.ttl_s - 1 < left_s <= SPEC.terms.ttl_s
     stage.clock.shift_s += SPEC.terms.ttl_s
     assert lease_writer.time_left_s(stage.hands) == 0
-
 
 
 async def test_a_write_that_takes_too_long_is_given_up(stage: Stage) -> None:

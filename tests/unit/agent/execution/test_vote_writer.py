@@ -126,9 +126,7 @@ async def test_a_vote_whose_answer_is_lost_is_unknown(stage: Stage) -> None:
 
 
 async def test_a_word_tells_what_a_founder_is_chosen_by(stage: Stage) -> None:
-    stage.knowledge.service = ServiceView(
-        ServiceState.STANDBY, position=Position(2, 9), system_identifier="7", history=(Branch(1, 5),)
-    )
+    stage.knowledge.service = ServiceView(ServiceState.STANDBY, position=Position(2, 9), system_identifier="7", history=(Branch(1, 5),))
     assert await vote_writer.give_word(stage.hands, GiveWord(0)) == "gave its word: not writable without a lease"
     value = await stage.stored(formation_key(SPEC.name, NODE))
     assert value is not None

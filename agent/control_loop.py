@@ -22,7 +22,7 @@ from agent.decision.command import Command, FenceService
 from agent.decision.engine import Decision, decide
 from agent.decision.memory import Memory
 from agent.decision.view import FenceLayer, FenceView, GroupSpec, Observation, ServiceState, View
-from agent.errors import CoordinationError, WatchdogError
+from agent.errors import CoordinationError, QuorateError, WatchdogError
 from agent.execution.executor import Executor, Finished
 from agent.execution.hands import Hands
 from agent.execution.lease_writer import hand_over
@@ -160,7 +160,7 @@ class GroupLoop:
             try:
                 await self._ensure_session()
                 await self._read(wait=True)
-            except CoordinationError as error:
+            except (QuorateError, TimeoutError) as error:
                 log.warning("coordination.failed", group=self._knowledge.group.name, reason=str(error))
                 self.wake()
                 await asyncio.sleep(min(0.2, self._knowledge.group.renew_s))
@@ -173,7 +173,6 @@ class GroupLoop:
                 name = f"quorate-{self._knowledge.group.name}-{self._knowledge.node}"
                 await self._recognise_store()
                 self._knowledge.session = await self._coordinator.open_session(name)
-                await self.hands.remembered.note_session(self._knowledge.session)
 
     async def _recognise_store(self) -> None:
         """Another store than the one this node knew (rebuilt, or the wrong one) proves nothing: nobody resumes, nobody takes over."""

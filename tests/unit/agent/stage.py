@@ -73,7 +73,7 @@ class StandInService:
     closed: bool = False
     at_step: Callable[[], None] = lambda: None
     """Called between the two times that a promotion asks its guard."""
-    stopped_at: Position | None = Position(1, 120)
+    stopped_at: Position | None = field(default_factory=lambda: Position(1, 120))
 
     async def read(self, timeout_s: float) -> ServiceView:
         assert timeout_s > 0

@@ -68,7 +68,7 @@ def test_an_answer_below_what_was_written_before_the_question_is_the_past_restor
 
 
 @pytest.mark.parametrize(("epoch", "sequence", "went_back"), [(3, 9, True), (2, 99, True), (3, 10, False), (3, 11, False), (4, 1, False)])
-def test_a_record_below_the_highest_ever_seen_is_the_past_restored(epoch: int, sequence: int, went_back: bool) -> None:  # noqa: FBT001  # a row
+def test_a_record_below_the_highest_ever_seen_is_the_past_restored(epoch: int, sequence: int, went_back: bool) -> None:
     knowledge = knowing(high=HighWater(3, 10))
     take(knowledge, snapshot(7, first_record(epoch=epoch, sequence=sequence)))
     assert knowledge.went_back is went_back
@@ -175,7 +175,7 @@ STANDBY = ServiceView(ServiceState.STANDBY, position=Position(1, 100), upstream=
         (replace(STANDBY, state=ServiceState.DOWN), True),
     ],
 )
-def test_what_the_others_should_hear_of_at_once(seen: ServiceView, news: bool) -> None:  # noqa: FBT001  # a row
+def test_what_the_others_should_hear_of_at_once(seen: ServiceView, news: bool) -> None:
     knowledge = knowing()
     assert knowledge.take_service(STANDBY, NOW)
     assert knowledge.take_service(seen, NOW) is news

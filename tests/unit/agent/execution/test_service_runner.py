@@ -81,7 +81,7 @@ async def test_a_command_is_done_journaled_and_looked_at(leading: Stage, run: Ru
     lines = journal_text(leading)
     assert f'"command":"{type(command).__name__}"' in lines
     assert '"outcome":"done"' in lines
-    assert f'"step":"{call.split()[0]}' in lines
+    assert f'"step":"{call.split(maxsplit=1)[0]}' in lines
 
 
 @pytest.mark.parametrize(

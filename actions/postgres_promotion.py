@@ -94,7 +94,8 @@ class Promote(PostgresAction[Promoted]):
         await self._be_the_armed_one()
         await guard.step("set_sync_names")
         await change_settings(self.instance, self.session, {"synchronous_standby_names": sync_setting(self._names)})
-        await checkpointer_has_taken(self.instance, self.session)
+        if self._names:
+            await checkpointer_has_taken(self.instance, self.session)
         if (await read_standing(self.session)).in_recovery:
             await guard.step("place_history")
             await asyncio.to_thread(files.place_placeholders, self.instance.data_dir, self._highest)
@@ -178,9 +179,10 @@ class SyncEffect:
 class SetSyncNames(PostgresAction[SyncEffect]):
     """Have commits wait for ALL of `names`; empty: for nobody. It returns when that is really so, not only set.
 
-    The proof: for some milliseconds nobody's acknowledgement is enough, every sender is seen to know it, the checkpointer (which tells
-    commits whether to wait at all) has taken it; in that state the LSN is read. A sender whose standby is no longer in the list could else
-    release a commit that the new names do not have.
+    The proof has two halves. The checkpointer, which tells commits whether to wait at all, has taken the names. And every sender has: one
+    that has not could release commits by the old list. A sender shows its standby's place in the list, so for some milliseconds a name
+    that nobody bears goes first and moves every place by one; no commit is released in that state, and there the LSN is read. Nothing slow
+    is waited for while commits are held, and whatever happens then, the names alone are put back.
     """
 
     name = "set_sync_names"
@@ -198,21 +200,32 @@ class SetSyncNames(PostgresAction[SyncEffect]):
         if (await read_standing(self.session)).in_recovery:
             raise ActionError("it is a standby: its commits are another's")
         await guard.step("set_sync_names")
+        await self._set(self._names)
         if self._names:
-            await self._take((*self._names, NOBODY))
-        effective_lsn = await self._written()
-        await self._take(self._names)
+            await checkpointer_has_taken(self.instance, self.session)
+            effective_lsn = await self._move_every_place()
+        else:
+            effective_lsn = await self._written()
+        await until(lambda: self._senders_know(self._names))
         await self._have_standbys_reply()
         return SyncEffect(effective_lsn)
+
+    async def _move_every_place(self) -> int:
+        """Hold all commits until every sender is seen to have read the list; the LSN written then."""
+        held = (NOBODY, *self._names)
+        try:
+            await self._set(held)
+            await until(lambda: self._senders_know(held))
+            return await self._written()
+        finally:
+            await self._set(self._names)
 
     async def _have_standbys_reply(self) -> None:
         """Senders release waiting commits when their standby replies; on an idle server that could take 10 s. New WAL brings a reply."""
         await self.session.rows("SELECT pg_logical_emit_message(true, 'quorate', '')")
 
-    async def _take(self, names: tuple[str, ...]) -> None:
+    async def _set(self, names: tuple[str, ...]) -> None:
         await change_settings(self.instance, self.session, {"synchronous_standby_names": sync_setting(names)})
-        await checkpointer_has_taken(self.instance, self.session)
-        await until(lambda: self._senders_know(names))
 
     async def _senders_know(self, names: tuple[str, ...]) -> bool:
         """Each sender writes its standby's priority itself, when it has read the list: its place in the list, 0 for a stranger."""

@@ -26,7 +26,8 @@ from actions.postgres_session import PostgresSession, words_of
 
 STARTUP_IDLE = "RecoveryRetrieveRetryInterval"
 """The startup process has replayed all there is, no receiver runs for it, and it waits before it looks again."""
-CHECKPOINTER_IDLE = "CheckpointerMain"
+CHECKPOINTER_IDLE = ("CheckpointerMain", "CheckpointWriteDelay")
+"""Idle, or pausing between two pages of a checkpoint that is spread over minutes: it reads the settings before it sleeps in either."""
 GRACE_POLLS = 20
 """About 0.1 s: a startup process that is not busy ends its receiver within 5 ms."""
 
@@ -57,7 +58,7 @@ async def checkpointer_has_taken(instance: PostgresInstance, session: PostgresSe
     """Return when the checkpointer has read the configuration after this call: from then on commits know whether they have to wait."""
     pid = (await _where(session, "checkpointer"))[0]
     signal_member(pid, instance.data_dir, signal.SIGHUP)
-    await until(lambda: _sleeps_in(session, "checkpointer", CHECKPOINTER_IDLE))
+    await until(lambda: _sleeps_in(session, "checkpointer", *CHECKPOINTER_IDLE))
 
 
 async def startup_has_taken(instance: PostgresInstance, session: PostgresSession) -> None:
@@ -70,7 +71,7 @@ async def startup_has_taken(instance: PostgresInstance, session: PostgresSession
     signal_member(startup, instance.data_dir, signal.SIGHUP)
     replayed, turns, naps = await _replayed(session), 0, nap(startup) or 0
     for polls in itertools.count():
-        asleep = await _sleeps_in(session, "startup", STARTUP_IDLE) or await _sleeps_in(session, "startup", "RecoveryApplyDelay")
+        asleep = await _sleeps_in(session, "startup", STARTUP_IDLE, "RecoveryApplyDelay")
         now = await _replayed(session)
         turns, replayed = turns + (now > replayed), now
         woke_twice = await _sleeps_in(session, "startup", "RecoveryPause") and (nap(startup) or 0) >= naps + 2
@@ -93,11 +94,11 @@ async def _where(session: PostgresSession, kind: str) -> tuple[int, str]:
     return (int(rows[0][0]), str(rows[0][1] or "")) if rows else (0, "")
 
 
-async def _sleeps_in(session: PostgresSession, kind: str, event: str) -> bool:
+async def _sleeps_in(session: PostgresSession, kind: str, *events: str) -> bool:
     pid, _ = await _where(session, kind)
     before = nap(pid)
     again, seen = await _where(session, kind)
-    return before is not None and (again, seen) == (pid, event) and nap(pid) == before
+    return before is not None and again == pid and seen in events and nap(pid) == before
 
 
 async def _replayed(session: PostgresSession) -> int:

@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 
 from agent.clock import Clock
-from agent.coordination.coordinator import Coordinator, Operation, Verb
+from agent.coordination.coordinator import Coordinator, Operation, Snapshot, Verb
 from agent.coordination.lease import LeaseState, Tenure, group_folder, member_key
 from agent.coordination.values import encode
 from agent.decision.command import Command, FenceService
@@ -67,6 +67,7 @@ class GroupLoop:
         self._publish_now.set()
         self._tasks: list[asyncio.Task[None]] = []
         self._reading_lock = asyncio.Lock()
+        self._readings = 0
         self._service_lock = asyncio.Lock()
         self._watch = ProcessWatch()
         self._watched: tuple[int, int | None] | None = None
@@ -187,7 +188,7 @@ class GroupLoop:
 
     async def _read(self, *, wait: bool) -> None:
         """One reading, taken with the moment its answer ARRIVED."""
-        knowledge = self._knowledge
+        knowledge, asked_after = self._knowledge, self._readings
         folder, floor, timeout_s = group_folder(knowledge.group.name), knowledge.committed_index, knowledge.group.renew_s
         if wait and knowledge.reading is not None:
             snapshot = await self._coordinator.wait(folder, knowledge.reading.index, timeout_s)
@@ -195,21 +196,27 @@ class GroupLoop:
             snapshot = await self._coordinator.read(folder, 2 * timeout_s)
         async with self._reading_lock:
             before = knowledge.tenure
-            if not knowledge.take_snapshot(snapshot, floor, self._clock.now()):
+            if self._was_overtaken(snapshot, asked_after) or not knowledge.take_snapshot(snapshot, floor, self._clock.now()):
                 return
+            self._readings += 1
             await self._after_reading(before)
         self.wake()
 
+    def _was_overtaken(self, snapshot: Snapshot, asked_after: int) -> bool:
+        """A newer answer to a later question was taken meanwhile: this one is old, and not the past restored."""
+        reading = self._knowledge.reading
+        return self._readings != asked_after and reading is not None and snapshot.index < reading.index
+
     async def _after_reading(self, before: Tenure | None) -> None:
-        """Adopt the own lease after a restart, keep the high water on disk, hand a newly confirmed deadline over."""
+        """Adopt the own lease after a restart, hand a newly confirmed deadline over, keep the high water on disk."""
         knowledge = self._knowledge
         self._adopt_tenure()
-        record = knowledge.reading.lease.record if knowledge.reading is not None else None
-        if record is not None and not knowledge.went_back:
-            await self.hands.remembered.note_seen(record.epoch, record.sequence)
         confirmed_by_reading = knowledge.tenure is not None and before is not None and knowledge.tenure.dated != before.dated
         if confirmed_by_reading:
             await hand_over(self.hands)
+        record = knowledge.reading.lease.record if knowledge.reading is not None else None
+        if record is not None and not knowledge.went_back:
+            await self.hands.remembered.note_seen(record.epoch, record.sequence)
 
     def _adopt_tenure(self) -> None:
         """A restarted agent finds its own lease: the deadline that the watchdog holds is the only truth about its last SENT."""
@@ -220,7 +227,8 @@ class GroupLoop:
         mine = record.holder == knowledge.node and record.state is LeaseState.HELD and record.incarnation != knowledge.incarnation
         if not mine or fences.armed_epoch != record.epoch or fences.armed_deadline is None:
             return
-        if has_passed(fences.armed_deadline, self._clock.now()):
+        time_stands_still = record.paused and fences.suspended
+        if has_passed(fences.armed_deadline, self._clock.now()) and not time_stands_still:
             return
         knowledge.tenure = Tenure(
             record, lease.entry.index, knowledge.session or "", dated=None, adopted_deadline=fences.armed_deadline, began=self._clock.now()
@@ -256,7 +264,7 @@ class GroupLoop:
             return
         with contextlib.suppress(WatchdogError):
             await watchdog.release(knowledge.group.name)
-            knowledge.fences = replace(knowledge.fences, armed_epoch=None, armed_deadline=None)
+            knowledge.fences = replace(knowledge.fences, armed_epoch=None, armed_deadline=None, suspended=False)
 
     def _watch_main_process(self) -> None:
         assert self.hands.service is not None

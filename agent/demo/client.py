@@ -35,7 +35,7 @@ async def wait_for_group(api: Mapping[str, str], within_s: float) -> str:
     """Wait until somebody leads and all others stream; the leader's name. Raises NotReady with what was seen last."""
     seen = await _poll(api, within_s, _is_whole)
     if seen is None:
-        raise NotReady(f"the group was not up within {within_s:.0f} s; run it with more time, or look at the agents' logs")
+        raise NotReady(f"the group was not up within {within_s:.0f} s; above are the last words of its agents")
     return seen
 
 

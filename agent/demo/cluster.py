@@ -166,6 +166,22 @@ class Cluster:
         hosts = ",".join("127.0.0.1" for _ in MEMBERS)
         return f"host={hosts} port={ports} user={user} password={PASSWORDS[user]} dbname=postgres connect_timeout=2 {options}"
 
+    def last_words(self) -> str:
+        """The end of each agent's log, for whoever has to find out why: the logs go with the folder."""
+        lines = []
+        for name in MEMBERS:
+            log = self.folder / f"{name}.agent.log"
+            if log.exists():
+                lines += [f"{name}: {line[:300]}" for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-4:]]
+        return "\n".join(lines)
+
+    async def take_down(self) -> None:
+        """Close, and see it through: a second Ctrl-C meanwhile must not leave half of it behind."""
+        closing = asyncio.ensure_future(self.close())
+        while not closing.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(closing)
+
     async def close(self) -> None:
         """End and remove everything. Never raises for what is gone already."""
         await self.supervisor.close()

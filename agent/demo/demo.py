@@ -42,7 +42,6 @@ class DemoResult:
     lost: int
     rejoined: bool
     steps: tuple[tuple[str, float], ...]
-    rate_before_kill: float
 
     def to_json(self) -> str:
         """The object that `--output json` ends with."""
@@ -52,7 +51,6 @@ class DemoResult:
             "acknowledged": self.acknowledged,
             "lost": self.lost,
             "rejoined": self.rejoined,
-            "rows_per_s_before": round(self.rate_before_kill, 1),
             "steps": steps,
         }
         return json.dumps(value)
@@ -60,7 +58,8 @@ class DemoResult:
 
 def say(line: str) -> None:
     """A line for the person who watches; never mixed with the JSON on standard output."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - the demo talks to a person
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 def bin_dir_for(named: Path | None) -> Path:
@@ -78,8 +77,11 @@ async def demo(pg_bin: Path | None, *, watch: bool, output: str) -> DemoResult:
     cluster = Cluster(ClusterOptions(bin_dir=bin_dir_for(pg_bin)), lambda line: say(f"… {line}"))
     try:
         return await _run(cluster, watch=watch, output=output)
+    except QuorateError:
+        say(cluster.last_words())
+        raise
     finally:
-        await asyncio.shield(cluster.close())
+        await cluster.take_down()
 
 
 async def _run(cluster: Cluster, *, watch: bool, output: str) -> DemoResult:
@@ -94,6 +96,7 @@ async def _run(cluster: Cluster, *, watch: bool, output: str) -> DemoResult:
     writing = asyncio.create_task(writer.run())
     try:
         result = await _fail_over(cluster, leader, writer, timeline)
+        _report(result, output)
         if watch:
             await _watch(cluster)
     finally:
@@ -101,7 +104,6 @@ async def _run(cluster: Cluster, *, watch: bool, output: str) -> DemoResult:
         for task in followers:
             task.cancel()
         await asyncio.gather(writing, *followers, return_exceptions=True)
-    _report(result, output)
     return result
 
 
@@ -125,7 +127,7 @@ async def _fail_over(cluster: Cluster, leader: str, writer: Writer, timeline: Ti
     await asyncio.sleep(AFTERWARDS_S)
     missing = await writer.missing()
     steps = tuple((step.value, timeline.at_ms(step)) for step in Step if step in timeline.steps)
-    return DemoResult(writer.ledger.outage_s(killed_s) * 1000, len(writer.ledger.acknowledged), len(missing), rejoined, steps, rate)
+    return DemoResult(writer.ledger.outage_s(killed_s) * 1000, len(writer.ledger.acknowledged), len(missing), rejoined, steps)
 
 
 async def _first_write(writer: Writer, timeline: Timeline) -> None:
@@ -144,6 +146,7 @@ async def _first_write(writer: Writer, timeline: Timeline) -> None:
 async def _watch(cluster: Cluster) -> None:
     """Stay up until Ctrl-C."""
     say(f"… the page: http://{cluster.api[MEMBERS[0]]}/ (Ctrl-C ends it and removes everything)")
+    say(f"… in another terminal: .venv/bin/quorate status --config {cluster.config_file}")
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -156,12 +159,14 @@ def _line(timeline: Timeline, happened: Happened) -> str:
 
 
 def _report(result: DemoResult, output: str) -> None:
-    if output == "json":
-        print(result.to_json())  # noqa: T201 - the answer of the command
-        return
-    print(f"outage            {result.outage_ms:.0f} ms, as the client saw it")  # noqa: T201
-    print(f"rows acknowledged {result.acknowledged}")  # noqa: T201
-    print(f"rows lost         {result.lost}")  # noqa: T201
+    """The answer of the command, on standard output."""
+    lines = (
+        f"outage            {result.outage_ms:.0f} ms, as the client saw it",
+        f"rows acknowledged {result.acknowledged}",
+        f"rows lost         {result.lost}",
+    )
+    sys.stdout.write((result.to_json() if output == "json" else "\n".join(lines)) + "\n")
+    sys.stdout.flush()
 
 
 def run(pg_bin: Path | None, *, watch: bool, output: str) -> int:

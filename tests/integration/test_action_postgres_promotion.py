@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -357,6 +358,39 @@ async def test_a_commit_that_was_held_while_names_change_goes_on_at_once(pair: P
     stop.set()
     await asyncio.wait_for(writing, 5)
     assert longest_s < 2
+
+
+async def test_a_checkpoint_that_goes_on_for_minutes_holds_no_commit_up(pair: Pair) -> None:
+    """After each promotion Postgres spreads a checkpoint over minutes; its checkpointer reads settings between two pages."""
+    b = pair.b
+    pair.a.server.psql("CREATE TABLE t AS SELECT generate_series(1, 20000) AS i")
+    written = parse_lsn(pair.a.server.psql("SELECT pg_current_wal_lsn()"))
+    await eventually_async(lambda: parse_lsn(b.server.psql("SELECT pg_last_wal_replay_lsn()")) >= written)
+    pair.a.server.kill()
+    await b.do(promote(b))
+    busy = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'checkpointer' AND wait_event = 'CheckpointWriteDelay'"
+    await eventually_async(lambda: b.server.psql(busy) == "1")
+    for names in (("c",), ("d",), ()):
+        _, took_ms = await b.timed(SetSyncNames(b.instance, b.session, names))
+        assert took_ms < 1500
+    assert b.server.psql(busy) == "1", "the checkpoint was over too soon to tell anything"
+
+
+async def test_a_sender_that_has_not_read_the_names_yet_is_waited_for(pair: Pair) -> None:
+    """It would release commits by the old, shorter list although its own standby's place in the list is the same."""
+    a = pair.a
+    await a.do(SetSyncNames(a.instance, a.session, ("b",)))
+    sender = int(a.server.psql("SELECT pid FROM pg_stat_replication WHERE application_name = 'b'"))
+    os.kill(sender, signal.SIGSTOP)
+    hasty = SetSyncNames(a.instance, a.session, ("b", "c"))
+    hasty.timeout_s = 0.7
+    try:
+        with pytest.raises(ActionTimeout):
+            await hasty.apply(a.guard)
+    finally:
+        os.kill(sender, signal.SIGCONT)
+    assert a.server.psql("SHOW synchronous_standby_names") == 'FIRST 2 ("b", "c")', "nobody is left waited for"
+    await a.do(SetSyncNames(a.instance, a.session, ("b", "c")))
 
 
 async def test_names_with_any_sign_and_the_empty_list(one_pair: Pair) -> None:

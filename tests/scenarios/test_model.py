@@ -15,6 +15,7 @@ from agent.coordination import lease
 from agent.coordination.coordinator import Operation, Verb
 from agent.coordination.intents import StoredIntent, encode_intent
 from agent.coordination.lease import Terms
+from agent.decision import candidate
 from agent.decision.view import Durability, GroupSpec, IntentKind, OnCrash, ServiceState
 from tests.scenarios.building import scene
 from tests.scenarios.toy_parts import GROUP, Node
@@ -31,56 +32,75 @@ def group(members: int, durability: Durability, on_crash: OnCrash) -> GroupSpec:
     return replace(BASE, members=names, durability=durability, on_crash=on_crash, max_lag_bytes=10**9)
 
 
-def troubles(world: World) -> list[Callable[[Node], None]]:
-    def crash_service(node: Node) -> None:
-        node.service.kill()
+# ------------------------------------------------------------------ what goes wrong
 
-    def kill_agent(node: Node) -> None:
-        world.kill_agent(node)
-        world.after(world.rng.uniform(0.2, 4.0), lambda: world.start_agent(node) if node.knowledge is None else None)
 
-    def freeze_agent(node: Node) -> None:
-        node.frozen_until_s = world.now_s + world.rng.uniform(0.5, 5.0)
+def crash_service(_: World, node: Node) -> None:
+    node.service.kill()
 
-    def cut_off(node: Node) -> None:
-        node.cut_until_s = world.now_s + world.rng.uniform(0.3, 4.0)
 
-    def lose_host(node: Node) -> None:
-        node.service.kill()
-        node.guard = node.guard._replace(deadline=None, latched=False)
-        kill_agent(node)
+def kill_agent(world: World, node: Node) -> None:
+    """Its supervisor starts it again after a while."""
+    world.kill_agent(node)
+    world.after(world.rng.uniform(0.2, 4.0), lambda: world.start_agent(node) if node.knowledge is None else None)
 
-    def end_session(node: Node) -> None:
-        """The agent opens a new one as soon as it is told."""
-        if node.knowledge is not None and node.knowledge.session is not None:
-            world.store.end_session(node.knowledge.session)
-            node.knowledge.session = f"{node.knowledge.session}+"
-            world.store.sessions.add(node.knowledge.session)
 
-    def stop_store(_: Node) -> None:
-        world.store.is_up = False
-        world.after(world.rng.uniform(0.3, 3.0), lambda: setattr(world.store, "is_up", True))
+def freeze_agent(world: World, node: Node) -> None:
+    node.frozen_until_s = world.now_s + world.rng.uniform(0.5, 5.0)
 
-    def switch_over(node: Node) -> None:
-        """An operator asks the coordinator itself."""
-        entry = world.store.entries.get(lease.lease_key(GROUP))
-        epoch = 0 if entry is None else lease.decode_record(entry.value).epoch
-        wish = StoredIntent(IntentKind.SWITCHOVER, world.rng.choice([None, node.name]), epoch, "ada", "maintenance", 0.0)
-        world.store.run((Operation(Verb.SET, lease.intent_key(GROUP, f"i{world.count}"), value=encode_intent(wish)),))
 
-    return [switch_over, crash_service, kill_agent, freeze_agent, cut_off, lose_host, end_session, stop_store]
+def cut_off(world: World, node: Node) -> None:
+    node.cut_until_s = world.now_s + world.rng.uniform(0.3, 4.0)
+
+
+def stall_host(world: World, node: Node) -> None:
+    """Nobody sees it any more and its agent does not run, but its service does."""
+    node.frozen_until_s = node.cut_until_s = world.now_s + world.rng.uniform(1.0, 6.0)
+
+
+def lose_host(world: World, node: Node) -> None:
+    """Power off, and on again."""
+    node.service.kill()
+    node.guard = node.guard._replace(deadline=None, latched=False)
+    kill_agent(world, node)
+
+
+def end_session(world: World, node: Node) -> None:
+    """The agent opens a new one as soon as it is told."""
+    if node.knowledge is not None and node.knowledge.session is not None:
+        world.store.end_session(node.knowledge.session)
+        node.knowledge.session = f"{node.knowledge.session}+"
+        world.store.sessions.add(node.knowledge.session)
+
+
+def stop_store(world: World, _: Node) -> None:
+    world.store.is_up = False
+    world.after(world.rng.uniform(0.3, 3.0), lambda: setattr(world.store, "is_up", True))
+
+
+def switch_over(world: World, node: Node) -> None:
+    """An operator asks the coordinator itself."""
+    entry = world.store.entries.get(lease.lease_key(GROUP))
+    epoch = 0 if entry is None else lease.decode_record(entry.value).epoch
+    wish = StoredIntent(IntentKind.SWITCHOVER, world.rng.choice([None, node.name]), epoch, "ada", "maintenance", 0.0)
+    world.store.run((Operation(Verb.SET, lease.intent_key(GROUP, f"i{world.count}"), value=encode_intent(wish)),))
+
+
+TROUBLES: tuple[Callable[[World, Node], None], ...] = (
+    *(switch_over, crash_service, kill_agent, freeze_agent, cut_off, stall_host, lose_host, end_session, stop_store),
+)
 
 
 def make_trouble(world: World) -> None:
-    """Something goes wrong about every two seconds, more often than not with whoever leads."""
+    """Something goes wrong about every second and a half, more often than not with whoever leads."""
     if world.now_s >= TROUBLE_S:
         return
     leader = leads(world)
     node = leader if leader is not None and world.rng.random() < 0.6 else world.rng.choice(list(world.nodes.values()))
-    trouble = world.rng.choice(troubles(world))
+    trouble = world.rng.choice(TROUBLES)
     world.say(node, trouble.__name__)
-    trouble(node)
-    world.after(world.rng.expovariate(1 / 2.0), lambda: make_trouble(world))
+    trouble(world, node)
+    world.after(world.rng.expovariate(1 / 1.5), lambda: make_trouble(world))
 
 
 def play(seed: int, spec: GroupSpec) -> World:
@@ -123,6 +143,30 @@ def test_a_world_without_trouble_has_one_leader_from_its_first_second() -> None:
     world.run(3.0)
     assert leads(world) is not None
     assert world.promotions == 1
+
+
+def finds(sentence: str) -> bool:
+    """Whether one of many worlds breaks in this way."""
+    for seed in (4, 9, 15, 20, *range(30)):
+        world = World(seed, group(3, Durability.SYNC, OnCrash.FAILOVER))
+        try:
+            world.run(3.0)
+            make_trouble(world)
+            world.run(TROUBLE_S)
+        except Broken as broken:
+            if sentence in str(broken):
+                return True
+    return False
+
+
+def test_without_the_watchdog_the_model_finds_two_that_take_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(World, "watch_over", lambda *_: None)
+    assert finds("take writes at once")
+
+
+def test_with_a_candidate_from_outside_the_set_the_model_finds_a_lost_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidate, "_durable_enough", lambda *_: True)
+    assert finds("acknowledged")
 
 
 def test_two_that_take_writes_are_seen() -> None:

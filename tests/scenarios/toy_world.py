@@ -175,7 +175,8 @@ class World:
         assert known is not None
         record = None if known.reading is None else known.reading.lease.record
         if record is not None and record.holder != node.name:
-            writable = self.nodes[record.holder].service.state is ServiceState.PRIMARY
+            holder = self.nodes[record.holder]
+            writable = holder.service.state is ServiceState.PRIMARY and self.is_linked(node, holder)
             if node.seen_since_s[0] is not writable:
                 node.seen_since_s = (writable, self.now_s)
             ago_s = self.now_s - node.seen_since_s[1]
@@ -244,14 +245,20 @@ class World:
     def stream(self, node: Node) -> None:
         service = node.service
         source = self.nodes[service.upstream].service if service.upstream is not None and service.state is ServiceState.STANDBY else None
-        if source is None or source.state not in (ServiceState.PRIMARY, ServiceState.STANDBY) or not _lets_in(source, service):
+        linked = service.upstream is not None and self.is_linked(node, self.nodes[service.upstream])
+        alive = source is not None and source.state in (ServiceState.PRIMARY, ServiceState.STANDBY)
+        if source is None or not alive or not linked or not _lets_in(source, service):
             service.receiving = False
             return
         if not service.is_prefix_of(source):
             raise Broken(f"{self.now_s:.2f}: {node.name} follows {service.upstream}, whose history is another one")
         service.receiving = True
-        if self.rng.random() < 0.8:
+        if self.rng.random() < 0.6:
             service.log, service.timeline, service.history = list(source.log), source.timeline, source.history
+
+    def is_linked(self, one: Node, other: Node) -> bool:
+        """A host that is cut off is cut off from everybody."""
+        return self.now_s >= max(one.cut_until_s, other.cut_until_s)
 
     def acknowledge(self, node: Node) -> None:
         """A commit is acknowledged when all that it waits for have flushed it; the client hears of the newest one."""

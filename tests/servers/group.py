@@ -112,7 +112,7 @@ async def running_group(options: ClusterOptions, *, cuttable: bool = False) -> A
     finally:
         if sampler is not None:
             await sampler.stop()
-        await asyncio.shield(cluster.close())
+        await cluster.take_down()
         for relay in relays.values():
             await relay.close()
 

@@ -15,7 +15,7 @@ async def no_step(_: str) -> None:
 
 def test_nobody_can_be_called_nobody() -> None:
     assert " " in NOBODY
-    assert NOBODY in sync_setting(("b", NOBODY))
+    assert NOBODY in sync_setting((NOBODY, "b"))
 
 
 def test_the_highest_known_number_counts() -> None:

@@ -66,7 +66,7 @@ async def test_the_checkpointer_is_asked_itself_and_waited_for_until_it_idles(tm
     def where() -> tuple[int, str]:
         nonlocal asked
         asked += 1
-        return child.pid, "DataFileSync" if asked < 8 else CHECKPOINTER_IDLE
+        return child.pid, "DataFileSync" if asked < 8 else CHECKPOINTER_IDLE[0]
 
     try:
         eventually((tmp_path / "ready").exists)

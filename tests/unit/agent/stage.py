@@ -184,6 +184,8 @@ class Wires:
     lose: Exception | None = None
     away: Exception | None = None
     """Every call fails with this."""
+    session_error: Exception | None = None
+    """Asking whether the session lives fails with this."""
     sent: list[Transaction] = field(default_factory=list)
 
     @property
@@ -202,6 +204,8 @@ class Wires:
         return await self._present().open_session(name)
 
     async def session_is_alive(self, session: str) -> bool:
+        if self.session_error is not None:
+            raise self.session_error
         return await self._present().session_is_alive(session)
 
     async def close_session(self, session: str) -> None:

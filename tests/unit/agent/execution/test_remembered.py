@@ -30,7 +30,7 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     seen: list[bool] = []
     real = node_state.replace_file
 
-    def note(path: object, content: bytes, durable: bool) -> None:  # noqa: FBT001  # as the real one
+    def note(path: object, content: bytes, durable: bool) -> None:
         seen.append(durable)
         real(path, content, durable)  # type: ignore[arg-type]
 

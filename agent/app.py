@@ -21,9 +21,10 @@ import structlog
 import agent
 from agent import sd_notify
 from agent.clock import Clock, SystemClock, boot_id
+from agent.configuration.engine_section import postgres_of
 from agent.configuration.group_spec import group_spec_of, node_named
 from agent.configuration.loader import load
-from agent.configuration.model import Configuration, host_and_port
+from agent.configuration.model import Configuration, Postgres, host_and_port
 from agent.control_loop import GroupLoop, Reports
 from agent.coordination.coordinator import Coordinator
 from agent.coordination.local import LocalCoordinator
@@ -42,7 +43,7 @@ from agent.execution.watchdog_client import WatchdogClient
 from agent.knowledge import HighWater, Knowledge
 from agent.node_face import NodeFace
 from agent.observation.catalogue import catalogue_of
-from agent.observation.scheduler import CheckState, Scheduler
+from agent.observation.scheduler import CheckState, ScheduledCheck, Scheduler
 from agent.reporting.audit import Audit, EventKind
 from agent.reporting.chronicle import Chronicle
 from agent.reporting.log_setup import configure_logging
@@ -146,6 +147,8 @@ class App:
         highest = remembered.state.highest
         knowledge = Knowledge(parts.node, incarnation, spec, HighWater(highest.epoch, highest.sequence))
         knowledge.own_timelines = remembered.own_timelines
+        takeover = remembered.state.takeover
+        knowledge.undecided_takeover_index = None if takeover is None else takeover.over_index
         is_member = parts.node in spec.members
         group = parts.configuration.groups[spec.name]
         hands = Hands(
@@ -180,7 +183,7 @@ class App:
             await loop.start()
         face = NodeFace(parts.node, parts.clock, parts.coordinator, parts.groups, parts.scheduler, parts.audit)
         parts.scheduler.subscribe(lambda state: _note_check(parts.audit, state))
-        await self._load_catalogue(parts)
+        await self._take_catalogue(parts, catalogue_of(parts.configuration, parts.node))
         parts.scheduler.start()
         await self._serve(parts, face)
         sd_notify.notify("READY=1")
@@ -205,8 +208,7 @@ class App:
             await parts.journal.end(entry.identity, JournalOutcome.DROPPED, sentence)
             parts.audit.note(EventKind.COMMAND_FAILED, entry.group, entry.epoch, sentence)
 
-    async def _load_catalogue(self, parts: Parts) -> None:
-        catalogue = catalogue_of(parts.configuration, parts.node)
+    async def _take_catalogue(self, parts: Parts, catalogue: tuple[ScheduledCheck, ...]) -> None:
         await parts.scheduler.reload(catalogue)
         keys = [CheckKey(c.name, type(c.check).kind, c.check.level.value) for c in catalogue]
         parts.metrics.keep(keys, parts.groups)
@@ -252,6 +254,7 @@ class App:
         try:
             fresh = load(self._path, self._environment)
             refuse_restart_only(parts.configuration, fresh)
+            catalogue = catalogue_of(fresh, parts.node)
         except ConfigurationError as error:
             self._reload_ok = False
             for problem in error.problems:
@@ -261,7 +264,7 @@ class App:
         parts.configuration = fresh
         for name, loop in parts.groups.items():
             loop.reconfigure(group_spec_of(fresh, name))
-        await self._load_catalogue(parts)
+        await self._take_catalogue(parts, catalogue)
         log.info("configuration.reloaded", path=str(self._path))
 
     async def _stop(self, parts: Parts) -> None:
@@ -269,25 +272,35 @@ class App:
         if self._serving is not None:
             await self._serving.close()
         await parts.scheduler.close()
-        left = {name: time_left_s(loop.hands) for name, loop in parts.groups.items()}
         for loop in parts.groups.values():
             await loop.stop(STOP_COMMANDS_S)
+        last_words = {name: farewell(loop.hands) for name, loop in parts.groups.items()}
         if parts.watchdog is not None:
             parts.watchdog.on_death = None
             await parts.watchdog.close()
         for name, loop in parts.groups.items():
-            if left[name] is None and loop.hands.knowledge.session is not None:
+            if last_words[name] is None and loop.hands.knowledge.session is not None:
                 with contextlib.suppress(QuorateError):
                     await parts.coordinator.close_session(loop.hands.knowledge.session)
         await parts.coordinator.close()
         await parts.journal.close()
         parts.records.close()
         parts.folder.close()
-        for name, seconds in left.items():
-            if seconds is not None:
-                sentence = f"this node leads {name}: its fences fall in {seconds:.1f} s, and it fails over unless an agent is back by then"
+        for name, sentence in last_words.items():
+            if sentence is not None:
                 parts.audit.note(EventKind.AGENT_STOPPED, name, None, sentence)
         parts.audit.note(EventKind.AGENT_STOPPED, None, None, "stopped")
+
+
+def farewell(hands: Hands) -> str | None:
+    """What happens if this node's agent does not come back; None: nothing, it does not lead."""
+    knowledge, tenure = hands.knowledge, hands.knowledge.tenure
+    if tenure is None:
+        return None
+    if tenure.record.paused and knowledge.fences.suspended:
+        return f"this node leads {knowledge.group.name}, which is paused: nobody takes over and no fence falls before it is resumed"
+    left_s = time_left_s(hands) or 0.0
+    return f"this node leads {knowledge.group.name}: its fences fall in {left_s:.1f} s, and it fails over unless an agent is back by then"
 
 
 async def open_coordinator(configuration: Configuration, clock: Clock) -> Coordinator:
@@ -305,6 +318,7 @@ def needs_watchdog(configuration: Configuration, node: str) -> bool:
 
 def refuse_restart_only(old: Configuration, new: Configuration) -> None:
     """Raise ConfigurationError when the new file changes what only a restart can take."""
+    kept = [name for name in old.groups if name in new.groups]
     changed = [
         name
         for name, before, after in (
@@ -313,12 +327,24 @@ def refuse_restart_only(old: Configuration, new: Configuration) -> None:
             ("api", old.api, new.api),
             ("nodes", old.nodes, new.nodes),
             ("the list of groups", sorted(old.groups), sorted(new.groups)),
-            ("fence of a group", {n: g.fence for n, g in old.groups.items()}, {n: g.fence for n, g in new.groups.items()}),
+            ("fence of a group", [old.groups[name].fence for name in kept], [new.groups[name].fence for name in kept]),
+            ("members of a group", _voters(old, kept), _voters(new, kept)),
+            ("where a group's instances are", _instances(old, new, kept), _instances(new, old, kept)),
         )
         if before != after
     ]
     if changed:
         raise ConfigurationError((f"{', '.join(changed)} changed: that takes a restart of the agent; nothing was changed",))
+
+
+def _voters(configuration: Configuration, names: list[str]) -> list[tuple[list[str], tuple[str, ...]]]:
+    return [(sorted(configuration.groups[name].members), configuration.groups[name].witnesses) for name in names]
+
+
+def _instances(configuration: Configuration, other: Configuration, names: list[str]) -> list[Postgres]:
+    """How to reach and control each instance that both files name: services and probes are built from it once."""
+    pairs = [(configuration.groups[name], other.groups[name]) for name in names]
+    return [postgres_of(group, node) for group, theirs in pairs for node in sorted(group.members) if node in theirs.members]
 
 
 def _count_run(metrics: Metrics, state: CheckState) -> None:

@@ -11,6 +11,7 @@ from agent.coordination.coordinator import Coordinator
 from agent.coordination.history import HistoryEntry, read_history
 from agent.coordination.intents import StoredIntent, decode_stored, submit
 from agent.coordination.lease import intent_key
+from agent.decision.context import BLIND_PERIODS
 from agent.decision.view import IntentKind
 from agent.errors import CoordinationRefused
 from agent.instant import NANOSECONDS, Instant, observer_elapsed_s
@@ -22,7 +23,7 @@ from agent.reporting.status import CheckStatus, CoordinationStatus, GroupStatus,
 
 TIMEOUT_S = 5.0
 HEARD_WITHIN_S = 10.0
-"""An agent that has not heard its coordinator for so long is not ready."""
+"""An agent that has not heard its coordinator for so long is not ready (for three renew periods, if those are longer)."""
 
 
 class NodeFace:
@@ -52,8 +53,9 @@ class NodeFace:
         )
 
     def _is_up(self, age_s: float | None) -> bool:
-        """A node without groups asks nothing of its coordinator, so it has nothing to complain of."""
-        return not self._groups or (age_s is not None and age_s < HEARD_WITHIN_S)
+        """A node without groups asks nothing of its coordinator. In one in which nothing happens a group hears once in a renew period."""
+        periods_s = (BLIND_PERIODS * loop.view.group.renew_s for loop in self._groups.values() if loop.view is not None)
+        return not self._groups or (age_s is not None and age_s <= max([HEARD_WITHIN_S, *periods_s]))
 
     def _answered_age_s(self, now: Instant) -> float | None:
         answered = [loop.view.coordination.answered for loop in self._groups.values() if loop.view is not None]
@@ -90,7 +92,7 @@ class NodeFace:
             if loop.decision is None:
                 return False, f"group {name} was not looked at yet"
         age_s = self._answered_age_s(self._clock.now())
-        if self._groups and (age_s is None or age_s > HEARD_WITHIN_S):
+        if not self._is_up(age_s):
             return False, "the coordinator does not answer"
         return True, "running"
 

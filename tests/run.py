@@ -86,7 +86,7 @@ def main() -> int:
     which = parser.parse_args().which
     missing = needs.prepare(lambda sentence: say(f"needs: {sentence}")) if which == "all" else ()
     try:
-        outcomes = run(FAST if which == "fast" else ALL)
+        outcomes = run_fast(FAST) if which == "fast" else run(ALL)
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
@@ -96,6 +96,11 @@ def main() -> int:
 def say(line: str) -> None:
     """One line for the person who waits, in order with what pytest prints."""
     print(line, flush=True)
+
+
+def run_fast(tiers: Iterable[Tier]) -> list[Outcome]:
+    """The same tiers without what is marked `slow` or `alone`: for while one works."""
+    return [run_tier(tier, "not alone and not slow") for tier in tiers]
 
 
 def run(tiers: Iterable[Tier]) -> list[Outcome]:
@@ -108,13 +113,13 @@ def run(tiers: Iterable[Tier]) -> list[Outcome]:
     return [*outcomes, alone] if alone.counts or alone.exit_code else outcomes
 
 
-def run_tier(tier: Tier) -> Outcome:
-    """All of one tier but what is marked `alone`."""
+def run_tier(tier: Tier, selection: str = "not alone") -> Outcome:
+    """All of one tier but what its selection leaves out."""
     say(f"\n== {tier.name} ({tier.workers} at a time)")
     if not tier.exists:
         return Outcome(tier.name, exit_code=1, complaint="there is no test file in its folder")
     side_by_side = ["-n", str(tier.workers), "--dist", "worksteal"] if tier.workers > 1 else ["-p", "no:xdist"]
-    return _pytest(tier.name, ["-m", "not alone", *side_by_side, str(tier.folder)])
+    return _pytest(tier.name, ["-m", selection, *side_by_side, str(tier.folder)])
 
 
 def run_alone(tiers: Iterable[Tier]) -> Outcome:

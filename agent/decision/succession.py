@@ -47,8 +47,10 @@ def turn_comes_at(ctx: Context) -> Instant | None:
     if record.heir is not None and record.is_vacant:
         if _is_ready_heir(ctx):
             return began
-        began = began.after(record.terms.takeover_wait_s)
-    ranked = began.after(ctx.ranking.order.index(ctx.view.node) * candidate.RANK_STEP_S)
+        first = began.after(record.terms.takeover_wait_s)
+    else:
+        first = began
+    ranked = first.after(ctx.ranking.order.index(ctx.view.node) * candidate.RANK_STEP_S)
     if candidate.has_gathered(ctx.group, record, ctx.view.members, began, ctx.now):
         return ranked
     return ranked.after(candidate.GATHERING_S)

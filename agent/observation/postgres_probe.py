@@ -16,6 +16,7 @@ class PostgresProbe:
 
     def __init__(self, configuration: Configuration, group: str) -> None:
         section = configuration.groups[group]
+        self._group = group
         self._targets: dict[str, Target] = {}
         for name in section.members:
             instance = postgres_of(section, name)
@@ -24,6 +25,8 @@ class PostgresProbe:
             self._targets[name] = parse_target(dsn, None if password is None else SecretStr(password))
 
     async def ask(self, node: str, timeout_s: float) -> tuple[bool | None, str]:
-        """True, False, or None when it cannot be told (a wrong password, a full server); and a sentence."""
+        """True, False, or None when it cannot be told (a wrong password, a full server, a member only of a newer file); and a sentence."""
+        if node not in self._targets:
+            return None, f"{node} is no member of group {self._group} in this node's configuration"
         seen = await is_writable(self._targets[node], timeout_s)
         return seen.writable, seen.sentence

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
+
 from agent.coordination.lease import Position
 from agent.decision.view import Branch, Replica, ServiceState, ServiceView
 from agent.observation.process_watch import process_start_time
@@ -24,6 +26,7 @@ QUIET = frozenset({Reason.STARTING, Reason.STOPPING, Reason.REFUSED, Reason.CLOS
 
 
 YOUNG_S = 1.0
+STRANGER = "an unknown server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +65,38 @@ class PostgresReader:
         self._offline: Offline | None = None
         self.effective: tuple[tuple[str, ...], int] | None = None
         """The sync names that are in force, and an LSN read after they were."""
-        self.upstream_node: str | None = None
 
     def main_pid(self) -> int | None:
         """The living postmaster's pid, by its lock file and by where it stands."""
         try:
+            return self._find_postmaster()
+        except PermissionError:
+            return None
+
+    def _find_postmaster(self) -> int | None:
+        """Raises PermissionError when the lock file may not be read; a process that may not be looked at counts as the one it names."""
+        try:
             pid = int((self._data_dir / "postmaster.pid").read_text(encoding="ascii").split("\n", 1)[0])
-            stands = Path(f"/proc/{pid}/cwd").samefile(self._data_dir)
+        except PermissionError:
+            raise
         except (OSError, ValueError):
             return None
-        return pid if stands else None
+        try:
+            return pid if Path(f"/proc/{pid}/cwd").samefile(self._data_dir) else None
+        except PermissionError:
+            return pid
+        except OSError:
+            return None
 
     async def read(self, timeout_s: float) -> ServiceView:
         """The facts of this moment."""
-        pid = self.main_pid()
+        try:
+            return await self._read(timeout_s)
+        except PermissionError as error:
+            return ServiceView(ServiceState.UNKNOWN, sentence=f"{error.filename} may not be read by the agent's user")
+
+    async def _read(self, timeout_s: float) -> ServiceView:
+        pid = self._find_postmaster()
         if pid is None:
             return await self._read_stopped()
         self._offline = None
@@ -101,7 +122,7 @@ class PostgresReader:
             if oldest_s < YOUNG_S:
                 return ServiceView(ServiceState.STARTING, sentence="a process of it has just been started")
             return ServiceView(ServiceState.CRASHED, sentence="its postmaster is gone; other processes of it are left")
-        if self._offline is None:
+        if self._offline is None or self._offline.position is None:
             self._offline = await self._tools.offline()
         return ServiceView(
             ServiceState.DOWN,
@@ -123,14 +144,13 @@ class PostgresReader:
         effective = self.effective[1] if self.effective is not None and self.effective[0] == names else None
         # Without a receiver, a standby's own functions go on naming the timeline of its last restartpoint.
         timeline = max(facts.timeline, self._tools.newest_timeline()) if facts.in_recovery else facts.timeline
-        upstream = None if facts.upstream is None else self._tools.nodes.get(facts.upstream, "an unknown server")
         return ServiceView(
             state=ServiceState.STANDBY if facts.in_recovery else ServiceState.PRIMARY,
             sentence="answers; takes no writes" if facts.in_recovery else "takes writes",
             position=Position(timeline, facts.lsn),
             history=self._tools.history(timeline),
             system_identifier=facts.system_identifier,
-            upstream=upstream,
+            upstream=self._upstream_of(facts),
             receiving=facts.receiver is not None and facts.receiver.is_streaming,
             sealed=self._is_sealed(),
             sync_names=names,
@@ -140,11 +160,19 @@ class PostgresReader:
             ),
         )
 
+    def _upstream_of(self, facts: PostgresFacts) -> str | None:
+        """The member it is set to receive from. The setting may be a user's: several hosts, or nothing that can be read."""
+        try:
+            address = facts.upstream
+        except (ValueError, psycopg.Error):
+            return STRANGER
+        return None if address is None else self._tools.nodes.get(address, STRANGER)
+
     def _is_sealed(self) -> bool:
         return (self._data_dir / "standby.signal").exists()
 
 
 def parse_sync_names(setting: str) -> tuple[str, ...]:
-    """The names in `FIRST n ("a", "b")`, which is the form that quorate writes; empty for an empty setting."""
-    inside = setting.partition("(")[2].rpartition(")")[0]
+    """The names in `FIRST n ("a", "b")`, which is the form that quorate writes, or in a user's plain list; empty for an empty setting."""
+    inside = setting.partition("(")[2].rpartition(")")[0] if "(" in setting else setting
     return tuple(part.strip().strip('"') for part in inside.split(",") if part.strip())

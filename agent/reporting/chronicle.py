@@ -128,7 +128,7 @@ class Chronicle:
             self._metrics.lease_renewed(group, finished.duration_s)
         elif isinstance(command, FenceService):
             self._metrics.service_fenced(group, FenceLayer.WATCHDOG)
-        elif isinstance(command, TakeLease | FormGroup):
+        elif isinstance(command, TakeLease) or (isinstance(command, FormGroup) and command.words):  # without words: no new epoch
             self._succession = self._attempt
         elif isinstance(command, PromoteService) and self._succession is not None:
             self._promoted = Promoted(self._succession, command, self._clock.now(), self._clock.wall_s())

@@ -19,6 +19,8 @@ from actions.postgres import Copy, Fence, Follow, PostgresAction, Promote, Rewin
 from tests.servers.postgres import all_bin_dirs
 from tests.servers.postgres_member import Crash, Member, crash_at, kill_tree, member, new_server, standby_of
 
+pytestmark = pytest.mark.slow
+
 VERSION = min(all_bin_dirs(), default="")
 
 

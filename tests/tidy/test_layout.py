@@ -24,7 +24,6 @@ LARGEST_BYTES = 1_000_000
 NO_UNIT_FILE: Mapping[str, str] = {
     "agent/__main__.py": "three lines that call the command line; every integration test goes through it",
     "agent/errors.py": "names; the one field it sets is used in every test of the loader",
-    "agent/app.py": "wiring only; tests/integration starts it against real servers",
 }
 """Modules with logic and without a unit test of their own, each with its reason."""
 

@@ -15,7 +15,7 @@ def test_a_group_becomes_what_the_core_reads(configuration: Configuration) -> No
     assert (spec.terms, spec.renew_s, spec.patience_s) == (Terms(5.0, 0.5), 1.0, 10.0)
     assert (spec.durability, spec.on_crash, spec.max_lag_bytes) == (Durability.ASYNC, OnCrash.FAILOVER, 1 << 20)
     assert (spec.restart_timeout_s, spec.sync_timeout_s, spec.cooldown_s) == (10.0, 3.0, 60.0)
-    assert spec.required_fences == {FenceLayer.WATCHDOG}
+    assert spec.required_fences == {FenceLayer.SEAL, FenceLayer.WATCHDOG}
 
 
 @pytest.mark.parametrize(("written", "layers"), [("[]", set()), ("[seal, watchdog]", {FenceLayer.SEAL, FenceLayer.WATCHDOG})])

@@ -88,3 +88,13 @@ def test_whom_the_first_commits_wait_for(change: Mapping[str, Any], names: tuple
         "service": {"state": "standby"},
     }
     assert first_sync_names(context(merge(base, change))) == names
+
+
+def test_while_an_heir_is_waited_for_the_others_positions_had_time_enough() -> None:
+    """The gathering counts from the vacancy itself; else a second wait, with a bound that no timer knows, would follow the first."""
+    waited = {
+        "node": "pg3",
+        "members": {"pg2": {"upstream": "none"}},
+        "lease": {"moved": "5.7s ago", "heir": "pg2", "final_position": [3, 9000]},
+    }
+    assert turn_s(waited) == -0.089

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable, Mapping
 
 import aiohttp
 
 from agent.errors import QuorateError
-from agent.reporting.status import GroupStatus, Role, StatusDocument, from_json
+from agent.reporting.status import GroupStatus, Role, StatusDocument, StatusUnreadable, from_json
 
 POLL_S = 0.1
 
@@ -20,19 +19,19 @@ class NotReady(QuorateError):
 
 
 async def ask_status(address: str) -> StatusDocument | None:
-    """One agent's status document; None when it does not answer."""
+    """One agent's status document; None when it does not answer, or not with one."""
     timeout = aiohttp.ClientTimeout(total=1)
-    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError):
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, StatusUnreadable):
         async with (
             aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
             session.get(f"http://{address}/api/v1/status") as response,
         ):
-            return from_json(await response.text())
+            return from_json(await response.read())
     return None
 
 
 async def wait_for_group(api: Mapping[str, str], within_s: float) -> str:
-    """Wait until somebody leads and all others stream; the leader's name. Raises NotReady with what was seen last."""
+    """Wait until somebody leads and all others stream; the leader's name. Raises NotReady."""
     seen = await _poll(api, within_s, _is_whole)
     if seen is None:
         raise NotReady(f"the group was not up within {within_s:.0f} s; above are the last words of its agents")

@@ -21,6 +21,7 @@ import yaml
 
 from agent.demo.supervisor import Program, Supervisor
 from agent.demo.throwaway_postgres import OS_USER, PASSWORDS, PostgresServer, free_port, own
+from agent.errors import QuorateError
 
 GROUP = "main"
 MEMBERS = ("pg1", "pg2", "pg3")
@@ -53,6 +54,8 @@ class Cluster:
         self._progress = progress
         self.folder = Path(tempfile.mkdtemp(prefix="quorate-demo-", dir="/tmp"))
         self.folder.chmod(0o755)
+        self._preparing: asyncio.Task[None] | None = None
+        self._closing = False
         self.supervisor = Supervisor()
         self.servers: dict[str, PostgresServer] = {}
         self.api = {name: f"127.0.0.1:{free_port()}" for name in MEMBERS}
@@ -60,7 +63,8 @@ class Cluster:
 
     async def prepare(self) -> None:
         """Make the three instances: one cluster, two copies of it, all stopped and sealed. Then the configuration."""
-        await asyncio.to_thread(self._make_servers)
+        self._preparing = asyncio.create_task(asyncio.to_thread(self._make_servers))
+        await asyncio.shield(self._preparing)
         self._write_configuration()
 
     def _make_servers(self) -> None:
@@ -77,6 +81,8 @@ class Cluster:
         first.psql("ALTER ROLE quorate_rewind SUPERUSER")
         first.psql("GRANT INSERT, SELECT ON quorate_demo TO plain")
         for name in MEMBERS[1:]:
+            if self._closing:
+                return
             self._progress(f"copying it for {name}")
             self.servers[name].base_backup_from(first, name=name)
         first.stop()
@@ -183,10 +189,16 @@ class Cluster:
                 await asyncio.shield(closing)
 
     async def close(self) -> None:
-        """End and remove everything. Never raises for what is gone already."""
+        """End and remove everything. Never raises for what is gone already.
+
+        A thread cannot be cancelled: what it still makes is waited for, so that there is nothing left that it could start afterwards.
+        """
+        self._closing = True
+        if self._preparing is not None:
+            await asyncio.gather(self._preparing, return_exceptions=True)
         await self.supervisor.close()
         for server in self.servers.values():
-            with contextlib.suppress(AssertionError, OSError):
+            with contextlib.suppress(QuorateError, OSError):
                 await asyncio.to_thread(server.close)
         self._kill_stray_watchdogs()
         shutil.rmtree(self.folder, ignore_errors=True)

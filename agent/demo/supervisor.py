@@ -55,6 +55,8 @@ class Supervisor:
                     start_new_session=True,
                 )
             program.pid = process.pid
+            if not program.wanted:  # it was to end while it was being started
+                process.kill()
             await process.wait()
             program.pid = None
             program.restarts += 1
@@ -88,5 +90,7 @@ class Supervisor:
         """End everything at once by SIGKILL: nobody shall act on what is being taken down."""
         for program in self.programs.values():
             program.wanted = False
+        for name in self._tasks:
+            self.send_signal(name, Signals.SIGKILL)
         for name in list(self._tasks):
             await self.stop(name, Signals.SIGKILL)

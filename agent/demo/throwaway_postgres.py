@@ -196,10 +196,11 @@ def _state(pid: int) -> str:
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 15.0) -> None:
-    """Poll until `condition` is true; AssertionError that names `what` after the deadline."""
+    """Poll until `condition` is true; PostgresFailed that names `what` after the deadline."""
     deadline = SystemClock().now().after(timeout_s)
     while not condition():
-        assert not has_passed(deadline, SystemClock().now()), f"not within {timeout_s} s: {what}"
+        if has_passed(deadline, SystemClock().now()):
+            raise PostgresFailed(f"not within {timeout_s:g} s: {what}")
         time.sleep(0.02)
 
 
@@ -316,7 +317,8 @@ class PostgresServer:
         """SIGKILL every process of it at once, and wait until none lives. Its shared memory stays until the next start or close()."""
         deadline = SystemClock().now().after(10)
         while self.processes():
-            assert not has_passed(deadline, SystemClock().now()), "processes survive SIGKILL"
+            if has_passed(deadline, SystemClock().now()):
+                raise PostgresFailed(f"processes of {self.data_dir} survive SIGKILL")
             self.signal_all(signal.SIGKILL)
             time.sleep(0.005)
 
@@ -368,7 +370,7 @@ class PostgresServer:
         return f"host={self.socket_dir} port={self.port} user={user} dbname={database}"
 
     def psql(self, sql: str, *, user: str = "postgres", timeout_s: float = 30.0) -> str:
-        """Run SQL over the local socket; the rows as psql -At prints them. RuntimeError with the server's words if it fails."""
+        """Run SQL over the local socket; the rows as psql -At prints them. PostgresFailed with the server's words if it fails."""
         return self.run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, self.socket_dsn(user), timeout_s=timeout_s).strip()
 
     def log(self) -> str:
@@ -384,21 +386,16 @@ class PostgresServer:
     def run(
         self, program: str, *arguments: str, text: str = "", environment: Mapping[str, str] | None = None, timeout_s: float = 60.0
     ) -> str:
-        """Run one of Postgres' programs as the server's user; its output. RuntimeError with its words if it fails."""
+        """Run one of Postgres' programs as the server's user; its output. PostgresFailed with its words if it fails."""
         clean = {key: value for key, value in os.environ.items() if not key.startswith("PG")} | {"LC_ALL": "C"} | dict(environment or {})
         # pg_ctl's server inherits its pipes, so the output goes to a file, not to a pipe that would never end.
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-            done = subprocess.run(
-                [str(self.bin_dir / program), *arguments],
-                check=False,
-                input=text,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env=clean,
-                timeout=timeout_s,
-                **_as_os_user(),
-            )
+            command = [str(self.bin_dir / program), *arguments]
+            as_user: dict[str, Any] = {"env": clean, "timeout": timeout_s, **_as_os_user()}
+            try:
+                done = subprocess.run(command, check=False, input=text, stdout=output, stderr=subprocess.STDOUT, text=True, **as_user)
+            except subprocess.TimeoutExpired:
+                raise PostgresFailed(f"{program} {' '.join(arguments[:2])} took longer than {timeout_s:g} s") from None
             output.seek(0)
             said = output.read()
         if done.returncode != 0:

@@ -78,6 +78,18 @@ class Timeline:
         return step in self.steps
 
 
+def step_in(node: str, line: bytes) -> Happened | None:
+    """The step that a line of the stream tells of; None: another event, or a line that is none (such as `events.lost`)."""
+    if not line.startswith(b"data:"):
+        return None
+    try:
+        event = json.loads(line[5:])
+        step = STEP_OF_EVENT.get(str(event["kind"]))
+        return None if step is None else Happened(step, node, float(event["fields"]["boot_s"]), str(event["sentence"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 async def follow_events(node: str, address: str, timeline: Timeline) -> None:
     """Read one agent's event stream into the timeline, for ever; connect again when it breaks."""
     timeout = aiohttp.ClientTimeout(total=None, connect=1, sock_read=30)
@@ -88,9 +100,7 @@ async def follow_events(node: str, address: str, timeline: Timeline) -> None:
                 session.get(f"http://{address}/api/v1/events") as response,
             ):
                 async for line in response.content:
-                    if line.startswith(b"data:"):
-                        event = json.loads(line[5:])
-                        step = STEP_OF_EVENT.get(str(event["kind"]))
-                        if step is not None:
-                            timeline.add(Happened(step, node, float(event["fields"]["boot_s"]), str(event["sentence"])))
+                    happened = step_in(node, line)
+                    if happened is not None:
+                        timeline.add(happened)
         await asyncio.sleep(0.1)

@@ -33,12 +33,6 @@ class Ledger:
         gaps = [late - early for early, late in pairwise(times) if late >= after_s]
         return max(gaps, default=float("inf"))
 
-    def first_after(self, moment_s: float) -> float | None:
-        """When the first row after `moment_s` was acknowledged, of those that came after the longest gap."""
-        times = sorted(self.acknowledged.values())
-        gaps = [(late - early, late) for early, late in pairwise(times) if late >= moment_s]
-        return max(gaps)[1] if gaps else None
-
 
 class Writer:
     """Writes until told to stop."""

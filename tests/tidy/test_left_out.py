@@ -14,6 +14,8 @@ from tests import run
 from tests.install import needs
 from tests.tidy import code
 
+pytestmark = pytest.mark.slow
+
 CONFTEST = 'pytest_plugins = ["tests.plugins.left_out"]\n'
 CONFIGURATION = '[tool.pytest.ini_options]\naddopts = "--import-mode=importlib --strict-markers"\nmarkers = ["alone: asserts a duration"]\n'
 PASSES = "def test_passes():\n    pass\n"

@@ -22,6 +22,8 @@ from tests.polling import eventually_async
 from tests.unit.agent.configuration.conftest import BASE
 from tests.unit.agent.stage import ShiftedClock, Stage, first_record, staged, swift_folder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 

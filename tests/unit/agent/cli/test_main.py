@@ -15,6 +15,8 @@ from agent.cli.options import NobodyAnswered, Refused
 from agent.errors import AlreadyRunning, ConfigurationError, CoordinationError, CoordinationRefused, UsageError
 from tests.unit.agent.cli.conftest import Run
 
+pytestmark = pytest.mark.slow
+
 
 def commands() -> Iterator[list[str]]:
     def below(app: typer.Typer, path: list[str]) -> Iterator[list[str]]:

@@ -21,6 +21,8 @@ from agent.coordination.local_file import make_if_absent
 from agent.errors import CoordinationError, CoordinationRefused
 from tests.polling import eventually_async
 
+pytestmark = pytest.mark.slow
+
 
 async def begin_wait(coordinator: LocalCoordinator) -> asyncio.Task[Snapshot]:
     """A wait that is under way: the one reader did its first look before it did this reading."""

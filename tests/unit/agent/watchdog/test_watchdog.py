@@ -22,6 +22,8 @@ from agent.watchdog.process import members_of
 from agent.watchdog.protocol import Adopt, Answer, Greeting, GroupReport, HandOver, Hello, Register, Request, decode_answer, encode
 from tests.polling import eventually
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[4]
 PROGRAM = ROOT / "agent" / "__main__.py"
 UID = os.getuid()

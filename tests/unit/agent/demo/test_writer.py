@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 
 import pytest
 
@@ -44,17 +45,13 @@ async def test_without_a_server_nothing_is_acknowledged_and_it_tries_on() -> Non
 
 async def test_a_server_that_says_nothing_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "CONNECT_TIMEOUT_S", 0.05)
-    server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    writer = Writer(f"host=127.0.0.1 port={port} user=nobody dbname=x", 0.001, SystemClock())
-    writing = asyncio.create_task(writer.run())
-    try:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        writer = Writer(f"host=127.0.0.1 port={silent.getsockname()[1]} user=nobody dbname=x", 0.001, SystemClock())
+        writing = asyncio.create_task(writer.run())
         await eventually_async(lambda: writer.ledger.refused >= 2, 10)
-    finally:
         writer.stop()
         async with asyncio.timeout(10):
             await writing
-        server.close()
 
 
 class Still:

@@ -7,6 +7,7 @@ A user's mistake is one clear line on standard error, never a traceback. `--help
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import Annotated
 
@@ -33,12 +34,21 @@ def run(argv: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except (BrokenPipeError, SystemExit):  # whoever read us has enough (the library sees it first, and leaves)
+        _drop_output()
         return NO
     except typer.TyperException as error:
         return _say_usage(error)
     except QuorateError as error:
         return _say_error(error)
     return code if isinstance(code, int) else OK
+
+
+def _drop_output() -> None:
+    """What is still in the buffer goes nowhere: the interpreter would complain of the broken pipe once more as it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _app() -> typer.Typer:

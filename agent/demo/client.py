@@ -68,4 +68,5 @@ def _is_whole(group: GroupStatus) -> str | None:
     others = [m for m in group.members if m.role is Role.STANDBY]
     synced = group.durability != "sync" or bool(group.sync_set)
     whole = leader is not None and len(others) == len(group.members) - 1 and all(m.receiving for m in others) and synced
+    whole = whole and all(m.healthy for m in group.members)  # an agent that has just woken shows what it saw before it slept
     return leader.name if whole and leader is not None else None

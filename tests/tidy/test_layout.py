@@ -25,7 +25,6 @@ NO_UNIT_FILE: Mapping[str, str] = {
     "agent/__main__.py": "three lines that call the command line; every integration test goes through it",
     "agent/errors.py": "names; the one field it sets is used in every test of the loader",
     "agent/execution/postgres_service.py": "wiring of reader and actions; every integration test of a group goes through it",
-    "agent/demo/throwaway_postgres.py": "every integration test stands on it",
 }
 """Modules with logic and without a unit test of their own, each with its reason."""
 

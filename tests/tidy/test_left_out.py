@@ -149,6 +149,7 @@ def test_ctrl_c_lets_tests_clean_up(house: Path) -> None:
     write(house, "unit", a=slow)
     script = (
         "import os, signal, sys, threading, time, pathlib\nfrom tests import run\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job begins with SIGINT ignored
         f"run.ROOT = pathlib.Path({str(house)!r})\nos.chdir(run.ROOT)\nos.setpgid(0, 0)\n"
         "def interrupt():\n"
         "    while not pathlib.Path('up').exists():\n        threading.Event().wait(0.02)\n"

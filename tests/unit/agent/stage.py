@@ -33,7 +33,7 @@ from agent.knowledge import HighWater, Knowledge
 from tests.unit.agent.reporting.samples import group_spec
 
 NODE = "pg1"
-SPEC = replace(group_spec(), renew_s=0.2, terms=Terms(2.0, 0.3))
+SPEC = replace(group_spec(), renew_s=0.1, terms=Terms(2.0, 0.3))
 WRITER = Writer("boot-1", "machine-1", "life-1")
 TIMEOUT_S = 10.0
 

@@ -17,7 +17,7 @@ from agent.observation.scheduler import ScheduledCheck, Scheduler
 from agent.reporting.audit import Audit, EventKind
 from agent.web.source import StatusSource
 from checks.base import Level
-from checks.tcp import TcpCheck
+from checks.tcp import TcpCheck, TcpOptions
 from tests.polling import eventually_async
 from tests.unit.agent.looped import Looped, looped
 from tests.unit.agent.stage import NODE, SPEC, first_record
@@ -89,7 +89,7 @@ async def test_a_rule_that_only_waits_is_not_shown(faced: Faced) -> None:
 
 
 async def test_a_check_is_shown_before_and_after_its_first_run(faced: Faced) -> None:
-    check = TcpCheck(Level.LIVENESS, TcpCheck.options_model(address="127.0.0.1:1"))
+    check = TcpCheck(Level.LIVENESS, TcpOptions(address="127.0.0.1:1"))
     await faced.scheduler.reload([ScheduledCheck("gate", check, 60, 1, 1, 1)])
     (before,) = faced.face.status().checks
     assert (before.name, before.kind, before.level, before.sentence) == ("gate", "tcp", "liveness", "")

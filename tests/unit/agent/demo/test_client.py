@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -81,15 +82,21 @@ async def test_who_does_not_answer_says_nothing() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b'{"error": "a token is needed"}', b"\xff"])
 async def test_another_answer_is_none(body: bytes) -> None:
+    answered = asyncio.Event()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        await writer.drain()
-        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+        answered.set()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         assert await ask_status(f"127.0.0.1:{server.sockets[0].getsockname()[1]}") is None
+        await asyncio.wait_for(answered.wait(), 5)
 
 
 async def test_the_group_is_up_when_one_leads_and_all_others_stream() -> None:

@@ -28,6 +28,14 @@ def program(folder: Path, command: tuple[str, ...], name: str = "p", **environme
     return Program(name, command, folder / f"{name}.log", environment)
 
 
+def runs(pid: int) -> bool:
+    """Whether it still does anything: neither gone nor waiting to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -108,8 +116,7 @@ async def test_all_end_at_once(supervisor: Supervisor, tmp_path: Path) -> None:
     pids = [await pid_of(one) for one in programs]
     closing = asyncio.create_task(supervisor.close())
     await asyncio.sleep(0)
-    states = [Path(f"/proc/{pid}/stat") for pid in pids]
-    await eventually_async(lambda: not any(file.exists() and file.read_text().split()[2] not in "ZX" for file in states), 1)
+    await eventually_async(lambda: not any(runs(pid) for pid in pids), 1)
     await closing
     assert not [pid for pid in pids if lives(pid)]
     await supervisor.close()

@@ -118,16 +118,14 @@ def test_a_folder_that_the_servers_user_may_not_enter_is_copied(tmp_path: Path) 
 
 def test_without_any_postgres_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throwaway_postgres, "find_bin_dir", lambda: None)
-    with pytest.raises(LookupError, match="set PG_BIN, or install"):
+    with pytest.raises(PostgresFailed, match="set PG_BIN, or install"):
         PostgresServer()
 
 
 # ---------------------------------------------------------------------------------------------------- what it runs
 
 
-def test_a_program_runs_as_the_servers_user_without_the_callers_settings(
-    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_program_runs_as_the_servers_user_without_the_callers_settings(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGHOST", "elsewhere")
     assert server.run("psql") == "0\n C \n"
     assert server.run("psql", environment={"PGPASSWORD": "x"}).startswith("1\n")
@@ -215,9 +213,9 @@ def test_its_processes_are_those_that_stand_in_its_folder(server: PostgresServer
         assert server.processes() == (pids[0], pids[2])
 
 
-@pytest.mark.parametrize("content", ["", "none\n", f"{os.getpid()}\n"])
+@pytest.mark.parametrize("content", ["", "none\n", "{own}\n"])
 def test_a_lock_file_of_somebody_else_names_nobody(server: PostgresServer, content: str) -> None:
-    (server.data_dir / "postmaster.pid").write_text(content)
+    (server.data_dir / "postmaster.pid").write_text(content.format(own=os.getpid()))
     assert server.pid() is None
     assert server._zombie() is None
     server.signal_postmaster(signal.SIGKILL)

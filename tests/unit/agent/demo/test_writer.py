@@ -98,6 +98,6 @@ async def test_a_row_without_an_answer_in_time_is_not_in_the_ledger(monkeypatch:
     async def hang(_sql: str, _row: tuple[int]) -> None:
         await asyncio.Event().wait()
 
-    connection.execute = hang  # type: ignore[method-assign]
+    connection.execute = hang  # type: ignore[method-assign,assignment]
     await writer._write_one()
     assert (writer.ledger.acknowledged, writer.ledger.refused, connection.closed) == ({}, 1, 1)

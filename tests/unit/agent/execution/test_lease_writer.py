@@ -454,7 +454,8 @@ async def test_what_is_left_of_the_lease(stage: Stage) -> None:
 
 
 async def test_a_write_that_takes_too_long_is_given_up(stage: Stage) -> None:
-    assert lease_writer._timeout_s(stage.hands) == pytest.approx(0.4)
+    stage.knowledge.group = replace(SPEC, renew_s=0.3)
+    assert lease_writer._timeout_s(stage.hands) == pytest.approx(0.6)
     stage.knowledge.group = replace(SPEC, renew_s=3.0)
     assert lease_writer._timeout_s(stage.hands) == SPEC.terms.ttl_s / 2
     stage.knowledge.group = replace(SPEC, renew_s=0.01)

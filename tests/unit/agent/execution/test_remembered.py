@@ -8,7 +8,7 @@ import pytest
 
 from agent.coordination import node_state
 from agent.coordination.node_state import GroupState, Mark, OwnPromotion, SentVote, TakeoverIntent
-from agent.disk import StorageError
+from agent.disk import StorageError, replace_file
 from agent.execution.remembered import Remembered
 from tests.unit.agent.stage import SPEC, Stage
 
@@ -28,7 +28,7 @@ def on_disk(stage: Stage) -> GroupState:
 def writes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each write to the disk was durable."""
     seen: list[bool] = []
-    real = node_state.replace_file
+    real = replace_file
 
     def note(path: object, content: bytes, durable: bool) -> None:
         seen.append(durable)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ groups:
 
 
 @pytest.fixture
-def silent() -> socket.socket:
+def silent() -> Iterator[socket.socket]:
     """Takes connections and says nothing."""
     listener = socket.create_server(("127.0.0.1", 0))
     yield listener

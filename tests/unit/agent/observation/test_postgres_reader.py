@@ -92,7 +92,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
     async def read_facts(connection: Any, _timeout_s: float) -> PostgresFacts:
         assert isinstance(connection.answer, PostgresFacts)
-        return cast("PostgresFacts", connection.answer)
+        return connection.answer
 
     monkeypatch.setattr(postgres_reader, "read_facts", read_facts)
     yield one

@@ -214,7 +214,8 @@ async def test_an_epoch_is_written_by_who_leads_when_it_takes_writes(told: Told)
     told.leads(promotes())
     (entry,) = await told.history()
     assert (entry.epoch, entry.leader, entry.previous_leader, entry.reason) == (4, "pg2", "pg1", HistoryReason.EXPIRED)
-    assert (entry.duration_s, entry.ended_wall_s, entry.started_wall_s) == (pytest.approx(2.3), WALL_S, pytest.approx(WALL_S - 2.3))
+    assert entry.ended_wall_s == WALL_S
+    assert entry.duration_s == pytest.approx(2.3) == WALL_S - entry.started_wall_s
     assert (entry.sentence, entry.timeline, entry.lost_bytes) == ("they vote", 2, None)
 
 
@@ -227,7 +228,8 @@ async def test_a_turn_between_the_takeover_and_its_end_does_not_hide_who_led_bef
     told.end(order)
     told.leads(promotes())
     (entry,) = await told.history()
-    assert (entry.previous_leader, entry.reason, entry.duration_s) == ("pg1", HistoryReason.EXPIRED, pytest.approx(1.3))
+    assert (entry.previous_leader, entry.reason) == ("pg1", HistoryReason.EXPIRED)
+    assert entry.duration_s == pytest.approx(1.3)
 
 
 VACATED = replace(OVER, state=LeaseState.VACATED)
@@ -316,4 +318,5 @@ async def test_the_history_waits_until_the_service_is_seen_to_take_writes(told: 
     assert await told.history() == ()
     told.turn(order.record)
     (entry,) = await told.history()
-    assert (entry.timeline, entry.duration_s) == (2, pytest.approx(0.3)), "the time ends with the promotion, not with the look at it"
+    assert entry.timeline == 2
+    assert entry.duration_s == pytest.approx(0.3), "the time ends with the promotion, not with the look at it"

@@ -9,7 +9,7 @@ import pytest
 from agent.coordination.coordinator import Operation, Snapshot, Verb
 from agent.coordination.lease import LeaseRecord, LeaseState, Position, Tenure, decode_record, group_folder
 from agent.coordination.node_state import Mark
-from agent.decision.command import FenceService
+from agent.decision.command import FenceService, RenewLease
 from agent.decision.view import FenceLayer, InFlight, ServiceState
 from agent.errors import CoordinationError
 from agent.execution.watchdog_client import Armed
@@ -128,14 +128,14 @@ async def test_a_stopping_agent_begins_nothing_more() -> None:
     async with looped(ALONE) as one:
         await one.loop.start()
         await one.until("PromoteService")
-        one.stage.service.wait["fence"] = asyncio.Event()
+        held = one.stage.service.wait["fence"] = asyncio.Event()
         one.loop.executor.start(FenceService(1, "it runs"))
-        stopping = asyncio.create_task(one.loop.stop(5))
         await eventually_async(lambda: "fence" in one.stage.service.calls, 5)
-        started = len(one.loop.commands_in_flight())
-        one.loop.wake()
-        await holds_async(lambda: len(one.loop.commands_in_flight()) <= started, 0.3)
-        one.stage.service.wait["fence"].set()
+        stopping = asyncio.create_task(one.loop.stop(5))
+        await eventually_async(lambda: len(one.loop.commands_in_flight()) == 1, 5, "no renewal is under way any more")
+        renewals = sum(type(f.command) is RenewLease for f in one.finished)
+        await holds_async(lambda: sum(type(f.command) is RenewLease for f in one.finished) == renewals, 5 * ALONE.renew_s)
+        held.set()
         await stopping
 
 

@@ -114,9 +114,16 @@ async def test_all_end_at_once(supervisor: Supervisor, tmp_path: Path) -> None:
     for one in programs:
         supervisor.start(one)
     pids = [await pid_of(one) for one in programs]
+    goes_on, real = asyncio.Event(), supervisor.stop
+
+    async def slow(name: str, number: Signals) -> None:
+        await goes_on.wait()
+        await real(name, number)
+
+    supervisor.stop = slow  # type: ignore[method-assign,assignment]
     closing = asyncio.create_task(supervisor.close())
-    await asyncio.sleep(0)
-    await eventually_async(lambda: not any(runs(pid) for pid in pids), 1)
+    await eventually_async(lambda: not any(runs(pid) for pid in pids), 5)
+    goes_on.set()
     await closing
     assert not [pid for pid in pids if lives(pid)]
     await supervisor.close()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from actions.base import ActionError, ActionTooLate
+from actions.base import ActionError, ActionTooLate, Guard
 from agent.coordination.lease import CountedVote
 from agent.decision import command as commands
 from agent.decision.command import (
@@ -20,7 +20,7 @@ from agent.decision.command import (
     StopReceiving,
 )
 from agent.execution.executor import EXECUTORS, Executor, Finished
-from tests.polling import eventually_async
+from tests.polling import eventually_async, holds_async
 from tests.unit.agent.stage import Stage, first_record
 
 
@@ -138,6 +138,28 @@ async def test_a_fence_cancels_what_runs_and_waits_until_it_is_over(ran: Ran) ->
     assert first.sentence.startswith("it was cancelled")
     assert (type(second.command), second.ok) == (FenceService, True)
     assert ran.stage.service.calls == ["follow pg2", "fence"]
+
+
+async def test_what_is_cancelled_is_over_before_the_fence_begins(ran: Ran) -> None:
+    """It may still have a hand on the service while it cleans up."""
+    cleaned, cleaning = asyncio.Event(), asyncio.Event()
+
+    async def follow(_leader: str, _guard: Guard) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await cleaned.wait()
+
+    ran.stage.service.follow = follow  # type: ignore[method-assign,assignment]
+    ran.begin(FollowLeader(0, "pg2"))
+    await eventually_async(lambda: ran.stage.hands.journal.unfinished(), 5)
+    await asyncio.sleep(0)
+    ran.begin(FenceService(0, "it hangs"))
+    await cleaning.wait()
+    await holds_async(lambda: "fence" not in ran.stage.service.calls, 0.1)
+    cleaned.set()
+    assert [type(f.command) for f in await ran.until(2)] == [FollowLeader, FenceService]
 
 
 async def test_a_fence_does_not_wait_for_facts_of_the_service(ran: Ran) -> None:

@@ -122,9 +122,11 @@ async def test_all_end_at_once(supervisor: Supervisor, tmp_path: Path) -> None:
 
     supervisor.stop = slow  # type: ignore[method-assign,assignment]
     closing = asyncio.create_task(supervisor.close())
-    await eventually_async(lambda: not any(runs(pid) for pid in pids), 5)
-    goes_on.set()
-    await closing
+    try:
+        await eventually_async(lambda: not any(runs(pid) for pid in pids), 5)
+    finally:
+        goes_on.set()
+        await closing
     assert not [pid for pid in pids if lives(pid)]
     await supervisor.close()
 

@@ -153,7 +153,7 @@ async def test_what_is_cancelled_is_over_before_the_fence_begins(ran: Ran) -> No
 
     ran.stage.service.follow = follow  # type: ignore[method-assign,assignment]
     ran.begin(FollowLeader(0, "pg2"))
-    await eventually_async(lambda: ran.stage.hands.journal.unfinished(), 5)
+    await eventually_async(ran.stage.hands.journal.unfinished, 5)
     await asyncio.sleep(0)
     ran.begin(FenceService(0, "it hangs"))
     await cleaning.wait()

@@ -15,7 +15,7 @@ from typing import Annotated, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from agent.configuration.document import Path, Tree
+from agent.configuration.document import Path, Tree, looks_like_a_key
 from agent.configuration.model import NAME_PATTERN
 from agent.configuration.secrets import is_secret_key
 
@@ -106,8 +106,8 @@ def not_yet(written: str, choices: Iterable[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean X?)` with the known name that is most like this one, or nothing."""
-    by_form = {candidate.lower().replace("-", "_"): candidate for candidate in known}
+    """` (did you mean X?)` with the plain known name that is most like this one, or nothing (a name in the file may be anything)."""
+    by_form = {candidate.lower().replace("-", "_"): candidate for candidate in known if looks_like_a_key(candidate)}
     near = difflib.get_close_matches(name.lower().replace("-", "_")[:100], tuple(by_form), n=1, cutoff=0.6)
     return f" (did you mean {by_form[near[0]]}?)" if near else ""
 

@@ -54,3 +54,8 @@ def test_a_validators_sentence_is_shown_unless_it_repeats_the_value() -> None:
 def test_an_error_of_a_kind_nobody_thought_of_is_still_a_sentence() -> None:
     fault = {"type": "url_parsing", "loc": ("url",), "msg": "Input should be a valid URL, relative URL without a base", "input": None}
     assert sentence_of(fault, ("url",), "x", "x", ()) == "expected a valid URL, relative URL without a base, not 'x'"  # type: ignore[arg-type]
+
+
+def test_a_name_that_is_not_plain_is_never_proposed() -> None:
+    assert nearest("edge1", ["\ud7fcedge1"]) == ""
+    assert nearest("edge2", ["\ud7fcedge1", "edge1"]) == " (did you mean edge1?)"

@@ -262,9 +262,7 @@ class GroupLoop:
         held = knowledge.tenure is not None or knowledge.reading is None or knowledge.fences.armed_epoch is None
         if watchdog is None or held or knowledge.service.state not in (ServiceState.DOWN, ServiceState.STANDBY) or knowledge.in_flight:
             return
-        with contextlib.suppress(WatchdogError):
-            await watchdog.release(knowledge.group.name)
-            knowledge.fences = replace(knowledge.fences, armed_epoch=None, armed_deadline=None, suspended=False)
+        await self.hands.release_watchdog()
 
     def _watch_main_process(self) -> None:
         assert self.hands.service is not None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actions.base import ActionTooLate, Guard
 from agent.clock import Clock
 from agent.coordination.coordinator import Coordinator
 from agent.decision.command import Command
 from agent.decision.view import FenceLayer
+from agent.errors import WatchdogError
 from agent.execution.crash_points import CrashPoint
 from agent.execution.journal import Journal
 from agent.execution.remembered import Remembered
@@ -57,6 +59,17 @@ class Hands:
         if fences.armed_epoch != tenure.epoch or fences.armed_deadline is None:
             return None
         return tenure.deadline.earlier(fences.armed_deadline)
+
+    async def release_watchdog(self) -> None:
+        """For a service that is proven not writable: a deadline left armed would only kill what is started next.
+
+        A watchdog that refuses has its reasons, and keeps its deadline.
+        """
+        if self.watchdog is None:
+            return
+        with contextlib.suppress(WatchdogError):
+            await self.watchdog.release(self.knowledge.group.name)
+            self.knowledge.fences = replace(self.knowledge.fences, armed_epoch=None, armed_deadline=None, suspended=False)
 
     def lease_guard(self, command: Command, entry: str) -> Guard:
         """Permission under the lease of the command's epoch, asked anew at each irreversible step; steps go to the journal."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,7 +21,7 @@ from agent.decision.command import (
     StopReceiving,
 )
 from agent.disk import StorageError
-from agent.errors import QuorateError, WatchdogError
+from agent.errors import QuorateError
 from agent.execution.hands import Hands
 from agent.execution.journal import JournalOutcome
 
@@ -49,19 +48,11 @@ async def _journaled(hands: Hands, command: Command) -> AsyncIterator[str]:
             await hands.refresh()
 
 
-async def _release(hands: Hands) -> None:
-    """Nothing of the service is left: its deadline would only kill what is started next. A watchdog that refuses has its reasons."""
-    if hands.watchdog is not None:
-        with contextlib.suppress(WatchdogError):
-            await hands.watchdog.release(hands.knowledge.group.name)
-            hands.knowledge.fences = replace(hands.knowledge.fences, armed_epoch=None, armed_deadline=None, suspended=False)
-
-
 async def fence(hands: Hands, command: Command) -> str:
     """Kill first, write the journal after: nothing may stand between a fence and its effect, and a full disk does not undo the proof."""
     order = cast("FenceService", command)
     await hands.the_service().fence(hands.fence_guard())
-    await _release(hands)
+    await hands.release_watchdog()
     try:
         async with _journaled(hands, command):
             pass
@@ -74,7 +65,7 @@ async def fence(hands: Hands, command: Command) -> str:
 async def stop(hands: Hands, command: Command) -> str:
     async with _journaled(hands, command) as entry:
         position = await hands.the_service().stop(hands.open_guard(command, entry))
-        await _release(hands)
+        await hands.release_watchdog()
     if position is None:
         return "stopped by force"
     hands.knowledge.service = replace(hands.knowledge.service, position=position)

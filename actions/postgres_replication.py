@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from enum import Enum
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -27,6 +28,8 @@ from actions.postgres_session import PostgresSession, fetch, upstream_connection
 from actions.postgres_settings import change_settings, read_standing, startup_has_taken
 
 UPSTREAM_S = 2.0
+LOOKS = 40
+"""How often is_done looks, POLL_S apart: a receiver that writes or fsyncs is for that moment in no wait of its main loop."""
 NUDGE_POLLS = 50
 """About 0.25 s. A reload wakes the startup process from wal_retrieve_retry_interval (5 s by default)."""
 
@@ -154,6 +157,16 @@ def why_not_a_descendant(own: FinalPosition, upstream: Upstream, facts: Upstream
     return ""
 
 
+class Receiver(Enum):
+    """What one look at the own receiver says."""
+
+    ABSENT = "absent"
+    """There is none of this upstream, or it does not call itself streaming."""
+    BUSY = "busy"
+    """It calls itself streaming, which proves nothing yet: it may be asking, or writing what it received."""
+    STREAMS = "streams"
+
+
 class Follow(PostgresAction[None]):
     """Receive from `upstream` from now on; done when it really streams, on the upstream's timeline or on the way to it.
 
@@ -172,7 +185,13 @@ class Follow(PostgresAction[None]):
 
     async def is_done(self) -> bool:
         settings = await asyncio.to_thread(files.read_role_settings, self.instance.data_dir)
-        return settings["primary_conninfo"] == self.instance.primary_conninfo(self.upstream) and await self._streams()
+        if settings["primary_conninfo"] != self.instance.primary_conninfo(self.upstream):
+            return False
+        for _ in range(LOOKS):
+            if (seen := await self._look_at_receiver()) is not Receiver.BUSY:
+                return seen is Receiver.STREAMS
+            await asyncio.sleep(POLL_S)
+        return False
 
     async def _apply(self, guard: Guard) -> None:
         if not (await read_standing(self.session)).in_recovery:
@@ -212,23 +231,25 @@ class Follow(PostgresAction[None]):
 
     async def _wait(self) -> None:
         polls = 0
-        while not await self._streams():
+        while await self._look_at_receiver() is not Receiver.STREAMS:
             await asyncio.sleep(POLL_S)
             polls += 1
             if polls % NUDGE_POLLS == 0:
                 await self._look()
                 await self.session.rows("SELECT pg_reload_conf()")
 
-    async def _streams(self) -> bool:
+    async def _look_at_receiver(self) -> Receiver:
         rows = await self.session.rows(
             "SELECT r.status, r.sender_host, r.sender_port, r.received_tli, r.flushed_lsn, a.wait_event"
             " FROM pg_stat_wal_receiver AS r JOIN pg_stat_activity AS a USING (pid)"
         )
         if not rows or rows[0][0] != "streaming" or (rows[0][1], rows[0][2]) != (self.upstream.host, self.upstream.port):
-            return False
+            return Receiver.ABSENT
         flushed = 0 if rows[0][4] is None else parse_lsn(str(rows[0][4]))
         moved, self._flushed = 0 < self._flushed < flushed, flushed
-        return moved or (rows[0][5] == "WalReceiverMain" and int(rows[0][3] or 0) >= self._timeline)
+        if moved or (rows[0][5] == "WalReceiverMain" and int(rows[0][3] or 0) >= self._timeline):
+            return Receiver.STREAMS
+        return Receiver.BUSY
 
     async def verify(self) -> None:
         if not await self.is_done():

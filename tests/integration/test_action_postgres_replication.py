@@ -177,6 +177,23 @@ async def test_a_standby_follows_a_freshly_promoted_one(group: Group) -> None:
     assert repeated_ms < 1000
 
 
+async def test_a_receiver_that_is_busy_writing_streams_all_the_same(one_group: Group) -> None:
+    await one_group.b.do(follow(one_group.b, one_group.a))
+    ended = asyncio.Event()
+
+    async def write_without_pause() -> None:
+        while not ended.is_set():
+            await one_group.a.session.rows("INSERT INTO t SELECT generate_series(1, 200) RETURNING 1")
+
+    writing = asyncio.create_task(write_without_pause())
+    try:
+        for _ in range(300):
+            assert await follow(one_group.b, one_group.a).is_done()
+    finally:
+        ended.set()
+        await writing
+
+
 async def test_an_upstream_that_comes_up_later_is_found_before_the_retry_interval_is_over(one_group: Group) -> None:
     """A failed attempt puts the startup process to sleep for 5 s: it is woken."""
     a, b = one_group.a, one_group.b

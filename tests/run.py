@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def main() -> int:
     which = parser.parse_args().which
     missing = needs.prepare(lambda sentence: say(f"needs: {sentence}")) if which == "all" else ()
     try:
-        outcomes = run_fast(FAST) if which == "fast" else run(ALL)
+        outcomes = [run_fast(FAST)] if which == "fast" else run(ALL)
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
@@ -98,9 +98,16 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def run_fast(tiers: Iterable[Tier]) -> list[Outcome]:
-    """The same tiers without what is marked `slow` or `alone`: for while one works."""
-    return [run_tier(tier, "not alone and not slow") for tier in tiers]
+def run_fast(tiers: Sequence[Tier]) -> Outcome:
+    """The same tiers in one pytest, without what is marked `slow` or `alone`: for while one works. A tier without a test is an error."""
+    say(f"\n== fast: {', '.join(tier.name for tier in tiers)} ({CORES} at a time)")
+    side_by_side = ["-n", str(CORES), "--dist", "worksteal"]
+    outcome = _pytest("fast", ["-m", "not alone and not slow", *side_by_side, *(str(tier.folder) for tier in tiers)])
+    empty = [tier.name for tier in tiers if not outcome.counts.get(tier.name)]
+    if empty:
+        outcome.exit_code = outcome.exit_code or 1
+        outcome.complaint = f"no test was found in {', '.join(empty)}"
+    return outcome
 
 
 def run(tiers: Iterable[Tier]) -> list[Outcome]:
@@ -113,13 +120,13 @@ def run(tiers: Iterable[Tier]) -> list[Outcome]:
     return [*outcomes, alone] if alone.counts or alone.exit_code else outcomes
 
 
-def run_tier(tier: Tier, selection: str = "not alone") -> Outcome:
+def run_tier(tier: Tier) -> Outcome:
     """All of one tier but what its selection leaves out."""
     say(f"\n== {tier.name} ({tier.workers} at a time)")
     if not tier.exists:
         return Outcome(tier.name, exit_code=1, complaint="there is no test file in its folder")
     side_by_side = ["-n", str(tier.workers), "--dist", "worksteal"] if tier.workers > 1 else ["-p", "no:xdist"]
-    return _pytest(tier.name, ["-m", selection, *side_by_side, str(tier.folder)])
+    return _pytest(tier.name, ["-m", "not alone", *side_by_side, str(tier.folder)])
 
 
 def run_alone(tiers: Iterable[Tier]) -> Outcome:

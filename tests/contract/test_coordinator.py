@@ -373,6 +373,7 @@ async def test_wait_wakes_for_another_process(coordinator: Coordinator, start_cl
 # ---------------------------------------------------------------------------------------------------- kill -9
 
 
+@pytest.mark.slow
 async def test_a_writer_that_is_killed_20_times_leaves_a_store_that_is_whole_and_live(
     coordinator: Coordinator, start_client: StartClient
 ) -> None:

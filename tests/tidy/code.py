@@ -28,6 +28,11 @@ class Module:
     def tree(self) -> ast.Module:
         return ast.parse(self.text, self.path)
 
+    @functools.cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """The whole tree, walked once for all rules."""
+        return tuple(ast.walk(self.tree))
+
     @property
     def name(self) -> str:
         """The dotted name: `agent/decision/rules.py` is agent.decision.rules, `agent/web/__init__.py` is agent.web."""
@@ -68,8 +73,13 @@ def files() -> tuple[str, ...]:
 def modules(*folders: str) -> tuple[Module, ...]:
     """The Python files below these folders that say anything."""
     paths = [path for path in files() if path.endswith(".py") and path.split("/")[0] in folders]
-    read = [Module(path, text_of(path)) for path in paths]
-    return tuple(module for module in read if module.text.strip())
+    return tuple(module for module in map(module_at, paths) if module.text.strip())
+
+
+@functools.cache
+def module_at(path: str) -> Module:
+    """One file, read and parsed once for all rules."""
+    return Module(path, text_of(path))
 
 
 def module(path: str) -> Module:
@@ -96,7 +106,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 def functions(module: Module) -> Iterator[Function]:
     """Every function and method of a module."""
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             yield node
 
@@ -113,7 +123,7 @@ def length(function: Function) -> int:
 
 def imports(module: Module) -> Iterator[tuple[ast.AST, str]]:
     """Every module that is imported anywhere in it, by its absolute name; `from a import b` is a.b where that is a module of ours."""
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Import):
             yield from ((node, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -152,7 +162,7 @@ def dotted(node: ast.AST) -> str:
 def origins(module: Module) -> dict[str, str]:
     """What each imported name really is: {"sleep": "time.sleep"} after `from time import sleep`, {"t": "time"} after `import time as t`."""
     known: dict[str, str] = {}
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Import):
             known |= {
                 alias.asname or alias.name.split(".")[0]: alias.name if alias.asname else alias.name.split(".")[0] for alias in node.names

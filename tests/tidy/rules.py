@@ -65,7 +65,7 @@ def no_clocks(module: Module) -> Iterator[str]:
     if module.path.startswith(CLOCK_HOMES):
         return
     known = code.origins(module)
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         name = code.real_name(node, known) if isinstance(node, (ast.Attribute, ast.Name)) and isinstance(node.ctx, ast.Load) else ""
         if CLOCK_READERS.fullmatch(name) and not (module.path.startswith("checks/") and name == "time.monotonic"):
             yield f"{module.at(node)}: {name}: take a Clock instead (agent/clock.py)"
@@ -82,7 +82,7 @@ def no_prints(module: Module) -> Iterator[str]:
     """Only the command line and the watchdog's start print."""
     if module.path.startswith(PRINT_HOMES):
         return
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Call) and code.called_name(node) == "print":
             yield f"{module.at(node)}: print: log it, or return it"
 
@@ -90,7 +90,7 @@ def no_prints(module: Module) -> Iterator[str]:
 def no_swallowed_errors(module: Module) -> Iterator[str]:
     """`except Exception: pass` hides the error that was not thought of; so does contextlib.suppress(Exception)."""
     broad = {"", "Exception", "BaseException"}
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.ExceptHandler) and all(
             isinstance(line, (ast.Pass, ast.Continue)) or _is_ellipsis(line) for line in node.body
         ):
@@ -118,7 +118,7 @@ def no_fixed_sleeps(module: Module) -> Iterator[str]:
     if module.path.startswith(WAIT_HOMES):
         return
     known = code.origins(module)
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         name = code.real_name(node.func, known) if isinstance(node, ast.Call) else ""
         if name == "time.sleep" or (name == "asyncio.sleep" and isinstance(node, ast.Call) and _waits(node)):
             yield f"{module.at(node)}: {name}: use tests.polling (eventually, eventually_async), or an Event that nobody sets"
@@ -133,7 +133,7 @@ def no_silent_skips(module: Module) -> Iterator[str]:
     if module.path == SKIP_HOME:
         return
     known = code.origins(module)
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, (ast.Attribute, ast.Name)) and SKIPS.fullmatch(code.real_name(node, known)):
             yield f"{module.at(node)}: {code.real_name(node, known)}: use left_out, require_part or does_not_apply of {SKIP_HOME}"
 

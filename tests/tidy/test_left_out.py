@@ -62,6 +62,7 @@ def closing(
     return exit_code, capfd.readouterr().out.splitlines()[-2:]
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_the_last_line(house: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """With workers, whose reports travel to the process that counts, and without."""
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")

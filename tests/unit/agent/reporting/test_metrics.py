@@ -197,6 +197,7 @@ def alert_names() -> list[str]:
     return [rule["alert"] for group in rules["groups"] for rule in group["rules"]]
 
 
+@pytest.mark.slow
 def test_the_alert_rules_are_valid_and_do_what_they_say() -> None:
     run_promtool("check", "rules", ALERTS / "quorate.rules.yml")
     run_promtool("test", "rules", *sorted((ALERTS / "tests").glob("*.test.yml")))

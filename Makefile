@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo fast test check
+.PHONY: help install demo fast test lab bench check
 
 help:  ## print these words
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,12 @@ fast: install  ## tests for while you work: unit, scenarios, contract, tidy; und
 
 test: install  ## all tests; gets what they need and says what and why; the last line says what was left out
 	@$(VENV)/python -m tests.run all
+
+lab: install  ## failures on three hosts with real Consul, with their medians; needs root (N=5 SCENARIOS=tests/lab/scenarios/host_dead.yaml)
+	@$(VENV)/python -m tests.lab repeat $(or $(N),1) $(or $(SCENARIOS),$(wildcard tests/lab/scenarios/*.yaml))
+
+bench: install  ## quorate beside Patroni and repmgrd, some hours, as root; the table goes into tests/bench/README.md (ARGS="--runs 3")
+	@$(VENV)/python -m tests.bench run --renew-readme $(ARGS)
 
 check: install  ## ruff, mypy, the configuration's schema, house numbers
 	@$(VENV)/ruff check .

@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,23 +23,30 @@ import agent
 from agent import sd_notify
 from agent.clock import Clock, SystemClock, boot_id
 from agent.configuration.engine_section import postgres_of
+from agent.configuration.followers import commands_of, vips_of
 from agent.configuration.group_spec import group_spec_of, node_named
 from agent.configuration.loader import load
-from agent.configuration.model import Configuration, Postgres, host_and_port
+from agent.configuration.model import Configuration, Follower, Group, Postgres, host_and_port
+from agent.configuration.peer_keys import PeerKeys, load_peer_keys
+from agent.configuration.secrets import read_secret
 from agent.control_loop import GroupLoop, Reports
 from agent.coordination.coordinator import Coordinator
+from agent.coordination.failsafe import PromiseDesk, recall
 from agent.coordination.local import LocalCoordinator
 from agent.coordination.measured import MeasuredCoordinator
 from agent.coordination.node_state import StateFolder, Writer, machine_id
+from agent.coordination.peer_auth import Door
 from agent.decision.view import FenceLayer, GroupSpec
 from agent.errors import ConfigurationError, QuorateError, WatchdogError
 from agent.execution.crash_points import CrashPoint
-from agent.execution.hands import Hands
+from agent.execution.hands import Hands, HookSpec
 from agent.execution.journal import Journal, JournalOutcome
+from agent.execution.kernel_lease import kernel_lease_of, take_away
 from agent.execution.lease_writer import time_left_s
 from agent.execution.record import RecordRing
 from agent.execution.recorder import Recorder
 from agent.execution.remembered import Remembered
+from agent.execution.routes import Routes
 from agent.execution.watchdog_client import WatchdogClient
 from agent.knowledge import HighWater, Knowledge
 from agent.node_face import NodeFace
@@ -50,6 +58,7 @@ from agent.reporting.log_setup import configure_logging
 from agent.reporting.metrics import CheckKey, Metrics
 
 if TYPE_CHECKING:
+    from agent.coordination.peer_client import PeerClient
     from agent.web.server import Serving
 
 log = structlog.get_logger()
@@ -75,6 +84,9 @@ class Parts:
     audit: Audit
     metrics: Metrics
     scheduler: Scheduler
+    keys: PeerKeys | None = None
+    peers: PeerClient | None = None
+    desks: dict[str, PromiseDesk] = field(default_factory=dict)
     groups: dict[str, GroupLoop] = field(default_factory=dict)
 
 
@@ -134,6 +146,9 @@ class App:
             metrics=metrics,
             scheduler=Scheduler(clock, on_run=lambda state: _count_run(metrics, state)),
         )
+        if configuration.api.peer_key_file is not None:
+            parts.keys = load_peer_keys(configuration.api.peer_key_file)
+            parts.peers = peers_of(configuration, node, parts.keys, clock)
         for name in configuration.groups:
             spec = group_spec_of(configuration, name)
             if node in spec.voters:
@@ -147,10 +162,15 @@ class App:
         highest = remembered.state.highest
         knowledge = Knowledge(parts.node, incarnation, spec, HighWater(highest.epoch, highest.sequence))
         knowledge.own_timelines = remembered.own_timelines
-        takeover = remembered.state.takeover
-        knowledge.undecided_takeover_index = None if takeover is None else takeover.over_index
+        recall(knowledge, remembered.state, parts.clock.now())
         is_member = parts.node in spec.members
         group = parts.configuration.groups[spec.name]
+        kernel, absence = None, ""
+        if is_member:
+            on_cut = partial(parts.metrics.service_fenced, spec.name, FenceLayer.KERNEL)
+            kernel, absence = kernel_lease_of(parts.configuration, spec, parts.node, parts.clock, on_cut)
+            if kernel is None:
+                take_away(parts.configuration, spec, parts.node)
         hands = Hands(
             clock=parts.clock,
             coordinator=parts.coordinator,
@@ -160,14 +180,26 @@ class App:
             service=service_of(parts.configuration, spec.name, parts.node) if is_member else None,
             watchdog=parts.watchdog if is_member and group.fence != () else None,
             crash_point=CrashPoint(self._environment, parts.folder.path),
+            kernel=kernel,
+            kernel_absence=absence,
+            hooks=hooks_of(group) if is_member else (),
+            peers=parts.peers,
         )
+        parts.desks[spec.name] = PromiseDesk(knowledge, remembered, parts.clock)
+        knowledge.told = remembered.state.told
         chronicle = Chronicle(parts.audit, parts.metrics, parts.clock, parts.coordinator)
         recorder = Recorder(parts.records, parts.clock)
-        return GroupLoop(
+        loop = GroupLoop(
             hands,
             leader_probe_of(parts.configuration, spec.name),
             Reports(decided=(chronicle.decided, recorder.decided), finished=(chronicle.finished,)),
         )
+        if is_member and vips_of(group):
+            from agent.execution.route_vip import VipRoute  # noqa: PLC0415 - pyroute2 comes with it: only where there is a VIP
+
+            followers = tuple(VipRoute(vip.address, vip.interface) for vip in vips_of(group))
+            hands.routes = Routes(followers, parts.clock, loop.routes_changed)
+        return loop
 
     # ------------------------------------------------------------------ living
 
@@ -191,12 +223,14 @@ class App:
     async def _serve(self, parts: Parts, face: NodeFace) -> None:
         """Listen on this node's address of `nodes`. Imported only now: a restarted agent first renews."""
         from agent.web.access import Access  # noqa: PLC0415 - see above
+        from agent.web.peers import PeerEdge  # noqa: PLC0415
         from agent.web.server import make_app, serve  # noqa: PLC0415
         from agent.web.tokens import load_tokens  # noqa: PLC0415
 
         api = parts.configuration.api
         tokens = None if api.tokens_file is None else load_tokens(api.tokens_file)
-        edge = make_app(face, parts.metrics, Access(tokens, private=api.private))
+        door = None if parts.keys is None else Door(parts.node, parts.keys, parts.clock)
+        edge = make_app(face, parts.metrics, Access(tokens, private=api.private), PeerEdge(door, parts.desks))
         host, port = host_and_port(parts.configuration.nodes[parts.node].api)
         self._serving = await serve(edge, host, port, api.tls)
 
@@ -283,6 +317,8 @@ class App:
                 with contextlib.suppress(QuorateError):
                     await parts.coordinator.close_session(loop.hands.knowledge.session)
         await parts.coordinator.close()
+        if parts.peers is not None:
+            await parts.peers.close()
         await parts.journal.close()
         parts.records.close()
         parts.folder.close()
@@ -303,11 +339,41 @@ def farewell(hands: Hands) -> str | None:
     return f"this node leads {knowledge.group.name}: its fences fall in {left_s:.1f} s, and it fails over unless an agent is back by then"
 
 
+def peers_of(configuration: Configuration, node: str, keys: PeerKeys, clock: Clock) -> PeerClient:
+    """The line to the other agents."""
+    from agent.coordination.peer_client import PeerClient, tls_to_peers  # noqa: PLC0415 - its client library only when it is used
+
+    tls = configuration.api.tls
+    addresses = {name: other.api for name, other in configuration.nodes.items()}
+    return PeerClient(node, addresses, keys, clock, None if tls is None else tls_to_peers(tls))
+
+
+def hooks_of(group: Group) -> tuple[HookSpec, ...]:
+    """The operator's commands in the order of the file."""
+    hooks = [follower.hook for follower in group.follows_leader if follower.hook is not None]
+    return tuple(HookSpec(role, command, hook.timeout) for hook in hooks for role, command in commands_of(hook))
+
+
 async def open_coordinator(configuration: Configuration, clock: Clock) -> Coordinator:
-    """The coordinator that is configured."""
-    local = configuration.coordination.local
-    assert local is not None
-    return await LocalCoordinator.open(local.path, clock)
+    """The coordinator that is configured. Consul is not asked: an agent starts without it."""
+    given = configuration.coordination
+    if given.local is not None:
+        return await LocalCoordinator.open(given.local.path, clock)
+    assert given.consul is not None
+    from agent.coordination.consul import ConsulCoordinator  # noqa: PLC0415 - its client library only where it is configured
+    from agent.coordination.consul_access import Access, ConsulPlace  # noqa: PLC0415
+
+    token = given.consul.token
+    place = ConsulPlace(
+        urls=given.consul.urls,
+        prefix=given.consul.prefix,
+        token=None if token is None else token.get_secret_value(),
+        token_file=given.consul.token_file,
+        ca_file=given.consul.ca_file,
+        cert=given.consul.cert,
+        key=given.consul.key,
+    )
+    return ConsulCoordinator(place, Access(place, read_secret), clock)
 
 
 def needs_watchdog(configuration: Configuration, node: str) -> bool:
@@ -328,6 +394,7 @@ def refuse_restart_only(old: Configuration, new: Configuration) -> None:
             ("nodes", old.nodes, new.nodes),
             ("the list of groups", sorted(old.groups), sorted(new.groups)),
             ("fence of a group", [old.groups[name].fence for name in kept], [new.groups[name].fence for name in kept]),
+            ("what follows a leader", _followers(old, kept), _followers(new, kept)),
             ("members of a group", _voters(old, kept), _voters(new, kept)),
             ("where a group's instances are", _instances(old, new, kept), _instances(new, old, kept)),
         )
@@ -335,6 +402,10 @@ def refuse_restart_only(old: Configuration, new: Configuration) -> None:
     ]
     if changed:
         raise ConfigurationError((f"{', '.join(changed)} changed: that takes a restart of the agent; nothing was changed",))
+
+
+def _followers(configuration: Configuration, names: list[str]) -> list[tuple[Follower, ...]]:
+    return [configuration.groups[name].follows_leader for name in names]
 
 
 def _voters(configuration: Configuration, names: list[str]) -> list[tuple[list[str], tuple[str, ...]]]:

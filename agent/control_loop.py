@@ -16,12 +16,14 @@ import structlog
 
 from agent.clock import Clock
 from agent.coordination.coordinator import Coordinator, Operation, Snapshot, Verb
+from agent.coordination.failsafe import forget_loss
+from agent.coordination.failsafe_rules import resumed, undecided_of
 from agent.coordination.lease import LeaseState, Tenure, group_folder, member_key
 from agent.coordination.values import encode
 from agent.decision.command import Command, FenceService
 from agent.decision.engine import Decision, decide
 from agent.decision.memory import Memory
-from agent.decision.view import FenceLayer, FenceView, GroupSpec, Observation, ServiceState, View
+from agent.decision.view import FenceLayer, FenceView, GroupSpec, Observation, RouteView, ServiceState, View
 from agent.errors import CoordinationError, QuorateError, WatchdogError
 from agent.execution.executor import Executor, Finished
 from agent.execution.hands import Hands
@@ -83,10 +85,16 @@ class GroupLoop:
     async def start(self) -> None:
         """Look once at everything that can be looked at, then begin to turn. A coordinator that is away does not hold it up."""
         await self._adopt_fences()
+        await self._adopt_port()
+        await self._look_at_routes()
         await self.refresh_service()
-        with contextlib.suppress(CoordinationError):
-            await self.refresh_reading()
-        loops = (self._coordination_loop, self._service_loop, self._probe_loop, self._publish_loop, self._turn_loop)
+        self._resume_tenure()
+        if self._knowledge.tenure is None:
+            with contextlib.suppress(CoordinationError):
+                await self.refresh_reading()
+        loops = [self._coordination_loop, self._service_loop, self._probe_loop, self._publish_loop, self._turn_loop]
+        if self.hands.routes is not None:
+            loops.append(self._routes_loop)
         self._tasks = [asyncio.create_task(loop(), name=f"{self._knowledge.group.name} {loop.__name__}") for loop in loops]
 
     async def stop(self, within_s: float) -> None:
@@ -97,6 +105,10 @@ class GroupLoop:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._watch.close()
+        if self.hands.routes is not None:
+            await self.hands.routes.close()
+        if self.hands.kernel is not None:
+            await self.hands.kernel.hang_up()
         if self.hands.service is not None:
             await self.hands.service.close()
 
@@ -217,6 +229,21 @@ class GroupLoop:
         record = knowledge.reading.lease.record if knowledge.reading is not None else None
         if record is not None and not knowledge.went_back:
             await self.hands.remembered.note_seen(record.epoch, record.sequence)
+        await forget_loss(knowledge, self.hands.remembered, self._clock.now())
+
+    def _resume_tenure(self) -> None:
+        """A restarted agent whose service takes writes under a live deadline asks for promises at once, without the coordinator.
+
+        For that it has its own lease by its disk. As soon as the lease is read, the reading counts.
+        """
+        knowledge, remembered, fences = self._knowledge, self.hands.remembered, self._knowledge.fences
+        deadline, now = fences.armed_deadline, self._clock.now()
+        if deadline is None or fences.suspended or has_passed(deadline, now) or not remembered.is_of_this_boot:
+            return
+        tenure = resumed(remembered.state.kept_records, knowledge.node, deadline, now)
+        is_it = tenure is not None and tenure.epoch == fences.armed_epoch == knowledge.high.epoch
+        if is_it and knowledge.group.failsafe and knowledge.service.state is ServiceState.PRIMARY:
+            knowledge.tenure = tenure
 
     def _adopt_tenure(self) -> None:
         """A restarted agent finds its own lease: the deadline that the watchdog holds is the only truth about its last SENT."""
@@ -231,7 +258,13 @@ class GroupLoop:
         if has_passed(fences.armed_deadline, self._clock.now()) and not time_stands_still:
             return
         knowledge.tenure = Tenure(
-            record, lease.entry.index, knowledge.session or "", dated=None, adopted_deadline=fences.armed_deadline, began=self._clock.now()
+            record,
+            lease.entry.index,
+            knowledge.session or "",
+            dated=None,
+            adopted_deadline=fences.armed_deadline,
+            attempts=undecided_of(self.hands.remembered.state.kept_records, record, fences.armed_deadline),
+            began=self._clock.now(),
         )
         log.info("lease.adopted", group=knowledge.group.name, epoch=record.epoch)
 
@@ -254,6 +287,7 @@ class GroupLoop:
                 self._publish_now.set()
             self._watch_main_process()
         await self._release_watchdog()
+        await self._settle_port()
         self.wake()
 
     async def _release_watchdog(self) -> None:
@@ -263,6 +297,17 @@ class GroupLoop:
         if watchdog is None or held or knowledge.service.state not in (ServiceState.DOWN, ServiceState.STANDBY) or knowledge.in_flight:
             return
         await self.hands.release_watchdog()
+
+    async def _settle_port(self) -> None:
+        """A proven standby without the lease serves readers; a service that is down lets nobody in, whoever starts it."""
+        kernel, state = self.hands.kernel, self._knowledge.service.state
+        if kernel is not None and state is ServiceState.STANDBY:
+            await kernel.stand(self._is_unleased)
+        elif kernel is not None and state is ServiceState.DOWN:
+            await kernel.close(self._is_unleased)
+
+    def _is_unleased(self) -> bool:
+        return self._knowledge.tenure is None and not self._knowledge.in_flight
 
     def _watch_main_process(self) -> None:
         assert self.hands.service is not None
@@ -299,6 +344,26 @@ class GroupLoop:
         self._knowledge.observation = Observation(node, writable, now, since, sentence)
         self.wake()
 
+    # ------------------------------------------------------------------ what follows the leader
+
+    def routes_changed(self, routes: tuple[RouteView, ...]) -> None:
+        """Take how everything that follows the leader stands here. The others hear of it at once when it moved."""
+        moved = [route.state for route in routes] != [route.state for route in self._knowledge.routes]
+        self._knowledge.routes = routes
+        if moved:
+            self._publish_now.set()
+            self.wake()
+
+    async def _routes_loop(self) -> None:
+        """See how it stands, each renew period: a hand may have changed it."""
+        while True:
+            await asyncio.sleep(self._knowledge.group.renew_s)
+            await self._look_at_routes()
+
+    async def _look_at_routes(self) -> None:
+        if self.hands.routes is not None:
+            await self.hands.routes.look()
+
     # ------------------------------------------------------------------ publishing
 
     async def _publish_loop(self) -> None:
@@ -330,7 +395,9 @@ class GroupLoop:
         if watchdog is None or service is None:
             return
         try:
-            await watchdog.register(knowledge.group.name, service.data_dir, service.owner_uid, knowledge.group.terms.fence_budget_s)
+            addresses = () if self.hands.routes is None else self.hands.routes.addresses
+            budget_s = knowledge.group.terms.fence_budget_s
+            await watchdog.register(knowledge.group.name, service.data_dir, service.owner_uid, budget_s, addresses)
             armed = await watchdog.adopt(knowledge.group.name)
         except WatchdogError as error:
             knowledge.fences = replace(knowledge.fences, refused=str(error))
@@ -338,15 +405,35 @@ class GroupLoop:
         if armed is not None:
             knowledge.fences = replace(knowledge.fences, armed_epoch=armed.epoch, armed_deadline=armed.deadline, suspended=armed.paused)
 
+    async def _adopt_port(self) -> None:
+        """Have the port's lease be what the watchdog holds: an earlier life's, or one that is new to a service which runs already."""
+        kernel, fences = self.hands.kernel, self._knowledge.fences
+        if kernel is None:
+            return
+        if fences.suspended:
+            await kernel.stand()
+        elif fences.armed_epoch is not None and fences.armed_deadline is not None:
+            await kernel.arm(fences.armed_epoch, fences.armed_deadline)
+        else:
+            await kernel.begin()
+
     def _refresh_fences(self) -> None:
-        knowledge, watchdog = self._knowledge, self.hands.watchdog
+        knowledge, watchdog, kernel = self._knowledge, self.hands.watchdog, self.hands.kernel
         alive = watchdog is not None and watchdog.alive
         standing: set[FenceLayer] = set()
         if alive or self.hands.service is None:
             standing.add(FenceLayer.WATCHDOG)
         if knowledge.service.state is not ServiceState.PRIMARY or knowledge.service.sealed:
             standing.add(FenceLayer.SEAL)
-        knowledge.fences = replace(knowledge.fences, standing=frozenset(standing), watchdog_alive=alive)
+        if kernel is not None and kernel.stands:
+            standing.add(FenceLayer.KERNEL)
+        knowledge.fences = replace(
+            knowledge.fences,
+            standing=frozenset(standing),
+            watchdog_alive=alive,
+            kernel_epoch=None if kernel is None else kernel.epoch,
+            kernel_problem=self.hands.kernel_absence if kernel is None else kernel.problem,
+        )
 
     async def watchdog_came_back(self) -> None:
         """A new watchdog answers: it holds nothing yet. What was armed in the old one is void."""

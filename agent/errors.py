@@ -8,6 +8,7 @@ QuorateError
 ├── ActionError             an action could not be done; its sentence says why; the next turn decides again
 │   ├── ActionTimeout           its deadline passed; whatever was begun was ended
 │   └── ActionTooLate           its lease ended before its irreversible step: nothing was done
+├── PeerError               another agent gave no answer that can be trusted: it has promised nothing as far as anybody knows
 ├── WatchdogError           the watchdog did not acknowledge: no deadline moved
 └── AlreadyRunning          another agent uses this node name or state folder: the second one refuses to start
 """
@@ -37,6 +38,10 @@ class CoordinationError(QuorateError):
 
 class CoordinationRefused(CoordinationError):
     """The coordinator answered that it will not. Nothing was changed."""
+
+
+class PeerError(QuorateError):
+    """Another agent did not answer in time, or its answer proves nothing."""
 
 
 class WatchdogError(QuorateError):

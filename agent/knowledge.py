@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from agent.coordination import failsafe_rules
 from agent.coordination.coordinator import Snapshot
+from agent.coordination.failsafe_rules import Promise
 from agent.coordination.lease import LeaseState, Tenure, settle
+from agent.coordination.node_state import SentVote
 from agent.coordination.reading import GroupReading, Sightings, member_view, read_group
-from agent.coordination.values import MemberValue
+from agent.coordination.values import MemberValue, RouteValue
 from agent.decision.command import Command
 from agent.decision.context import BLIND_PERIODS
 from agent.decision.view import (
@@ -21,11 +24,13 @@ from agent.decision.view import (
     LeaseView,
     Observation,
     Outcome,
+    RouteView,
     ServiceState,
     ServiceView,
+    Told,
     View,
 )
-from agent.instant import Instant
+from agent.instant import Instant, observer_elapsed_s
 
 
 @dataclass(slots=True)
@@ -67,7 +72,19 @@ class Knowledge:
     in_flight: dict[int, InFlight] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     undecided_takeover_index: int | None = None
+    own_vote: SentVote | None = None
+    """The last vote that was sent, or is about to be; marked before it is on disk (coordination/failsafe.py says why)."""
+    promise: Promise | None = None
+    """What was promised to a holder, or is about to be; marked before it is on disk. It may be over by now."""
+    lost_since: Instant | None = None
+    """The state folder was lost, and this agent started then: what was said before may still count."""
+    is_loss_seen: bool = False
+    """The lease was read since: a takeover of before can only be built upon what was there then."""
+    called_unusable_since: Instant | None = None
+    """Since when a quorum, as read, calls the service of the holder down, which is allowed to act."""
     own_timelines: tuple[tuple[int, int], ...] = ()
+    routes: tuple[RouteView, ...] = ()
+    told: Told | None = None
     beat: int = 0
 
     # ------------------------------------------------------------------ what comes in
@@ -89,6 +106,7 @@ class Knowledge:
                 self.high.rise(record.epoch, record.sequence)
         self._settle(self.reading.lease)
         self._settle_takeover(self.reading.lease)
+        self._settle_promise(self.reading, arrived)
         return True
 
     def _settle(self, lease: LeaseView) -> None:
@@ -104,6 +122,44 @@ class Knowledge:
         sent_over = self.undecided_takeover_index
         if sent_over is not None and lease.entry is not None and lease.entry.index > sent_over and not self.went_back:
             self.undecided_takeover_index = None
+
+    def _settle_promise(self, reading: GroupReading, arrived: Instant) -> None:
+        """What the reading says of the own vote, of the promise given and of what other voters call the holder's service."""
+        lease, read, sent = reading.lease, reading.votes.get(self.node), self.own_vote
+        if self.went_back:
+            return
+        if read is not None and (sent is None or read.index > sent.over_index):
+            self.own_vote = SentVote(read.epoch, read.down, read.index, settled=True)  # what was sent over an older index has failed
+        if lease.record is None or lease.entry is None:
+            return
+        if self.promise is not None and failsafe_rules.is_freed_by(self.promise, lease.record, self.node):
+            self.promise = None
+        if self.lost_since is not None and not self.is_loss_seen:
+            self.is_loss_seen, self.undecided_takeover_index = (
+                True,
+                lease.entry.index,
+            )  # one may be out, over what is there now at the latest
+        down = sum(v.down and v.epoch == lease.record.epoch and name in lease.record.voters for name, v in reading.votes.items())
+        is_called = lease.record.debt is None and down >= lease.record.votes_needed
+        self.called_unusable_since = (self.called_unusable_since or arrived) if is_called else None
+
+    def vote_is_out(self, epoch: int) -> bool:
+        """Whether a vote of this node against `epoch` stands, or one may yet commit."""
+        vote = self.own_vote
+        return vote is not None and (not vote.settled or (vote.down and vote.epoch == epoch))
+
+    @property
+    def vote_is_uncertain(self) -> bool:
+        """Whether only a write that commits can tell what the own vote is."""
+        return self.lost_since is not None if self.own_vote is None else not self.own_vote.settled
+
+    def loss_is_over(self, now: Instant) -> bool:
+        """After a lost state folder: nothing that an earlier life promised, voted or sent to take over can count any more."""
+        if self.lost_since is None or not self.is_loss_seen or self.undecided_takeover_index is not None or self.vote_is_uncertain:
+            return False
+        record = None if self.reading is None else self.reading.lease.record
+        wait_s = 0.0 if record is None else failsafe_rules.longest_wait_s(record)
+        return observer_elapsed_s(self.lost_since, now) >= max(wait_s, self.group.terms.takeover_wait_s)
 
     def take_service(self, seen: ServiceView, now: Instant) -> bool:
         """Take facts of the local service; True when something that others should know of at once has changed."""
@@ -140,6 +196,7 @@ class Knowledge:
             problem="",
             paused_epoch=record.epoch if record is not None and record.paused else None,
             standing=tuple(sorted(layer.value for layer in self.fences.standing)),
+            routes=tuple(RouteValue(route.name, route.present, route.rival, route.sentence) for route in self.routes),
         )
 
     def _lags(self) -> bool:
@@ -168,6 +225,10 @@ class Knowledge:
             outcomes=dict(self.outcomes),
             highest_epoch=self.high.epoch,
             undecided_takeover_index=self.undecided_takeover_index,
+            routes=self.routes,
+            told=self.told,
+            promise=self.promise,
+            vote_is_uncertain=self.vote_is_uncertain,
         )
 
 

@@ -1,7 +1,8 @@
 """Whether a Postgres is alive, serves in its role, and is well.
 
 liveness: takes a connection and answers `SELECT 1`. readiness: is what `role` says. deep: that, and the three facts of lag, no query
-older than `slow_after`, connections left. Every run uses a connection of its own, because taking connections is what is asked.
+older than `slow_after`, connections left. The connection is kept between runs (postgres_kept); because taking connections is what
+liveness asks, each of its runs also knocks as a newcomer would.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from pydantic import AfterValidator, SecretStr, model_validator
 
 from checks.base import Check, CheckOptions, Level, Result, RunLog, Status
 from checks.network import ProbeFailed, Progress, Reason, within
-from checks.postgres_client import Connection, Target, ask, bounded_sql, connect, parse_target
+from checks.postgres_client import Connection, Target, ask, bounded_sql, parse_target
 from checks.postgres_facts import ActivityFacts, PostgresFacts, ReceiverFacts, read_activity, read_facts
+from checks.postgres_kept import KeptConnection
+from checks.secret_file import at_most_one, secret_of
 from checks.units import Duration, Size
 
 FULL_AT = 0.9
 """Share of the connections in use that counts as degraded."""
 LINK_SILENT_AT = 0.75
 """Share of wal_receiver_timeout without a message: a live link speaks at half of it at the latest."""
-PASSWORD_LIMIT_BYTES = 4096
 
 
 class Role(StrEnum):
@@ -60,8 +62,7 @@ class PostgresOptions(CheckOptions):
 
     @model_validator(mode="after")
     def _one_password(self) -> PostgresOptions:
-        if self.password is not None and self.password_file is not None:
-            raise ValueError("expected password or password_file, not both")
+        at_most_one("password", self.password, self.password_file)
         return self
 
 
@@ -72,23 +73,22 @@ class PostgresCheck(Check[PostgresOptions]):
     options_model: ClassVar[type[CheckOptions]] = PostgresOptions
     levels: ClassVar[frozenset[Level]] = frozenset(Level)
 
+    def __init__(self, level: Level, options: PostgresOptions) -> None:
+        super().__init__(level, options)
+        self._target = parse_target(options.dsn)
+        self._kept = KeptConnection(knocks=level is Level.LIVENESS)
+
     async def probe(self, timeout_s: float, log: RunLog) -> Result:
         progress = Progress(log)
-        target = parse_target(self.options.dsn, self.options.password)
-        return await within(target.name, timeout_s, progress, self._ask(target, timeout_s, progress))
+        return await within(self._target.name, timeout_s, progress, self._ask(timeout_s, progress))
 
-    async def _ask(self, target: Target, timeout_s: float, progress: Progress) -> Result:
-        if self.options.password_file is not None:
-            target = replace(target, password=_read_password(self.options.password_file))
-        connection = await connect(target, progress)
-        try:
-            if self.level is Level.LIVENESS:
-                return await _alive(connection, target, timeout_s, progress)
-            if self.level is Level.READINESS:
-                return await self._ready(connection, target, timeout_s, progress)
-            return await self._well(connection, target, timeout_s, progress)
-        finally:
-            await connection.close()
+    async def close(self) -> None:
+        await self._kept.close()
+
+    async def _ask(self, timeout_s: float, progress: Progress) -> Result:
+        target = replace(self._target, password=secret_of("password_file", self.options.password, self.options.password_file))
+        question = {Level.LIVENESS: _alive, Level.READINESS: self._ready, Level.DEEP: self._well}[self.level]
+        return await self._kept.ask(target, progress, lambda connection: question(connection, target, timeout_s, progress))
 
     async def _ready(self, connection: Connection, target: Target, timeout_s: float, progress: Progress) -> Result:
         progress.enter("asking for its role")
@@ -105,10 +105,8 @@ class PostgresCheck(Check[PostgresOptions]):
         return Result(Status.UNHEALTHY, f"{name} is {found}, but should be a {role}")
 
     async def _well(self, connection: Connection, target: Target, timeout_s: float, progress: Progress) -> Result:
-        progress.enter("setting the server's own limit")
-        await ask(connection, bounded_sql("SELECT 1", timeout_s), target.name)
         progress.enter("reading the facts")
-        facts = await read_facts(connection, timeout_s, target.name)
+        facts = await read_facts(connection, timeout_s, target.name, bounded=True)
         if not facts.sees_all:
             raise ProbeFailed(Reason.LOGIN, f"{target.name} does not show this role its replication and activity: GRANT pg_monitor to it")
         progress.enter("reading the activity")
@@ -163,16 +161,3 @@ def _praise(facts: PostgresFacts) -> str:
     if facts.in_recovery:
         return "nothing to receive from" if not facts.primary_conninfo else f"{facts.behind_bytes or 0} bytes behind its upstream"
     return f"{len(facts.replicas)} standby(s) streaming"
-
-
-def _read_password(path: Path) -> SecretStr:
-    """The first line of the file. ProbeFailed says why it cannot be read."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            password = file.readline(PASSWORD_LIMIT_BYTES).rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        words = getattr(error, "strerror", None) or "it is no text"
-        raise ProbeFailed(Reason.LOCAL, f"password_file: {path} cannot be read: {words}") from None
-    if not password:
-        raise ProbeFailed(Reason.LOCAL, f"password_file: {path} is empty")
-    return SecretStr(password)

@@ -12,7 +12,7 @@ import contextlib
 import os
 import re
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,6 +28,10 @@ T = TypeVar("T")
 
 _CUT_GRACE_S = 1.0
 _PLAIN_QUESTION_S = 1.0
+_PROTOCOL_3 = (196608).to_bytes(4, "big")
+_TLS_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
+_LET_IN = (0).to_bytes(4, "big")
+"""AuthenticationOk: a login without a password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,8 @@ class Target:
     host: str
     port: int
     password: SecretStr | None = None
+    startup_packet: bytes = b""
+    """What a newcomer says first, in the plain protocol."""
 
     @property
     def is_socket(self) -> bool:
@@ -64,7 +70,14 @@ def parse_target(dsn: str, password: SecretStr | None = None) -> Target:
     settings = {"gssencmode": "disable", "fallback_application_name": "quorate", **parameters, "host": host, "port": port}
     secret = password or (SecretStr(inline) if inline else None)
     name = f"Postgres at {host}" + (f" (port {port})" if host.startswith("/") else f":{port}")
-    return Target(make_conninfo("", **settings), name, host, int(port), secret)
+    return Target(make_conninfo("", **settings), name, host, int(port), secret, _startup_packet(parameters))
+
+
+def _startup_packet(parameters: Mapping[str, str]) -> bytes:
+    user = parameters.get("user") or "quorate"
+    said = {"user": user, "database": parameters.get("dbname") or user}
+    packet = _PROTOCOL_3 + b"".join(f"{key}\0{value}\0".encode() for key, value in said.items()) + b"\0"
+    return (len(packet) + 4).to_bytes(4, "big") + packet
 
 
 async def connect(target: Target, progress: Progress) -> Connection:
@@ -231,7 +244,7 @@ async def _plain_sqlstate(target: Target, address: str | None) -> str | Failure:
             kind, body = await _plain_startup(target, address)
     except OSError as error:
         return explain_os_error(error, target.name)
-    except (EOFError, ValueError, asyncio.LimitOverrunError):
+    except (EOFError, ValueError):
         return garbage
     if kind == b"R":
         return ""
@@ -241,21 +254,54 @@ async def _plain_sqlstate(target: Target, address: str | None) -> str | Failure:
 
 async def _plain_startup(target: Target, address: str | None) -> tuple[bytes, bytes]:
     """Type and body of the server's first message."""
-    if address is None:
-        reader, writer = await asyncio.open_unix_connection(f"{target.host}/.s.PGSQL.{target.port}")
-    else:
-        reader, writer = await asyncio.open_connection(address, target.port)
+    said = await _exchange(target, address, target.startup_packet, _first_message_bytes)
+    return said[:1], said[5:]
+
+
+def _first_message_bytes(said: bytes) -> int:
+    """How long the first message is, as far as that is known. ValueError: it is none of a server's to a newcomer."""
+    if len(said) < 5:
+        return 5
+    size = int.from_bytes(said[1:5], "big") - 4
+    if said[:1] not in {b"R", b"E"} or not 0 <= size <= 8192:
+        raise ValueError("not a start-up answer")
+    return 5 + size
+
+
+async def _exchange(target: Target, address: str | None, packet: bytes, wanted_bytes: Callable[[bytes], int]) -> bytes:
+    """What the server says first to `packet`, over a connection of its own. By hand: this runs for every reused connection."""
+    loop = asyncio.get_running_loop()
+    family = socket.AF_UNIX if address is None else socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as handle:
+        handle.settimeout(0)
+        await loop.sock_connect(handle, f"{target.host}/.s.PGSQL.{target.port}" if address is None else (address, target.port))
+        await loop.sock_sendall(handle, packet)
+        said = b""
+        while (missing := wanted_bytes(said) - len(said)) > 0:
+            part = await loop.sock_recv(handle, missing)
+            if not part:
+                raise EOFError("hung up")
+            said += part
+        return said
+
+
+async def takes_newcomers(connection: Connection, target: Target) -> bool:
+    """Whether the server of `connection` takes a new connection up to the login; False: connect, to see why not. The caller has a deadline.
+
+    It has to fork, find a free slot and ask for the password, which it does not get: it logs nothing of that. Over TLS the question is only
+    whether it talks TLS. A login without a password is no work that could be saved: then the answer is False.
+    """
+    pgconn = connection.pgconn
+    if not pgconn.used_password:
+        return False
+    address = None if target.is_socket else connection.info.hostaddr
     try:
-        user = (conninfo_to_dict(target.conninfo).get("user") or "quorate").encode()  # type: ignore[union-attr]
-        packet = (196608).to_bytes(4, "big") + b"user\0" + user + b"\0database\0" + user + b"\0\0"
-        writer.write((len(packet) + 4).to_bytes(4, "big") + packet)
-        header = await reader.readexactly(5)
-        size = int.from_bytes(header[1:], "big") - 4
-        if header[:1] not in {b"R", b"E"} or not 0 <= size <= 8192:
-            raise ValueError("not a start-up answer")
-        return header[:1], await reader.readexactly(size)
-    finally:
-        writer.transport.abort()
+        if pgconn.ssl_in_use:
+            return await _exchange(target, address, _TLS_REQUEST, lambda _: 1) == b"S"
+        kind, body = await _plain_startup(target, address)
+    except (OSError, EOFError, ValueError):
+        return False
+    return kind == b"R" and body[:4] != _LET_IN
 
 
 # ------------------------------------------------------------------ for observers

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from checks.base import Facts
 from checks.network import ProbeFailed, Reason
-from checks.postgres_client import Connection, ask
+from checks.postgres_client import Connection, ask, bounded_sql
 
 STREAMING = "streaming"
 F = TypeVar("F")
@@ -178,12 +178,13 @@ _FACTS_TYPE = TypeAdapter(PostgresFacts)
 _ACTIVITY_TYPE = TypeAdapter(ActivityFacts)
 
 
-async def read_facts(connection: Connection, timeout_s: float, name: str = "Postgres") -> PostgresFacts:
+async def read_facts(connection: Connection, timeout_s: float, name: str = "Postgres", *, bounded: bool = False) -> PostgresFacts:
     """The facts that a failover needs, in one round trip on an open connection in autocommit.
 
+    `bounded`: the server, too, ends this question, and the later ones of this connection, after `timeout_s`.
     Raises ProbeFailed, also when `timeout_s` passes; after a deadline or a cancellation the connection is dead and wants to be closed.
     """
-    answer = await _ask_in_time(connection, _FACTS, timeout_s, name)
+    answer = await _ask_in_time(connection, bounded_sql(_FACTS, timeout_s) if bounded else _FACTS, timeout_s, name)
     facts = _parse(_FACTS_TYPE, answer, name)
     return replace(facts, primary_conninfo=None if facts.primary_conninfo is None else without_password(facts.primary_conninfo))
 

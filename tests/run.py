@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.install import needs
+from tests.install.parts import Missing
 from tests.plugins.left_out import is_ci
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +56,8 @@ ALL = (
     *FAST,
     Tier("simulation", CORES, optional=True),
     Tier("integration", min(max(CORES, 2), 3)),
-    Tier("lab", 1, optional=True),
+    Tier("lab", 2, optional=True),
+    Tier("bench", 1),  # its pure parts; what measures the peers is no test: `make bench`
 )
 
 
@@ -171,7 +173,7 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
         raise
 
 
-def report(outcomes: list[Outcome], missing: tuple[needs.Missing, ...]) -> int:
+def report(outcomes: list[Outcome], missing: tuple[Missing, ...]) -> int:
     """Print the table, the sum and what was left out; the exit code."""
     say(f"\n{'tier':<14}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
     for outcome in outcomes:
@@ -189,7 +191,7 @@ def report(outcomes: list[Outcome], missing: tuple[needs.Missing, ...]) -> int:
     return next((outcome.exit_code for outcome in outcomes if outcome.exit_code), int(bool(unmet)))
 
 
-def left_out_line(outcomes: Iterable[Outcome], missing: Iterable[needs.Missing]) -> str:
+def left_out_line(outcomes: Iterable[Outcome], missing: Iterable[Missing]) -> str:
     """The last line: everything that did not run, once each, and how to get it."""
     reasons = {each.part.left_out: each.part.how for each in missing}
     for outcome in outcomes:

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 import yaml
 
+from agent.configuration.failsafe import cautions
 from agent.configuration.loader import load
 from agent.configuration.model import Configuration
 from agent.configuration.schema import schema as schema_of_file
@@ -41,7 +42,10 @@ def check(file: File = DEFAULT_FILE) -> None:
 
     Example: quorate config check /etc/quorate/quorate.yaml
     """
-    typer.echo(f"{file}: right: {_summary(load(file, os.environ))}")
+    configuration = load(file, os.environ)
+    for caution in cautions(configuration):
+        typer.echo(f"{file}: caution: {caution}", err=True)
+    typer.echo(f"{file}: right: {_summary(configuration)}")
 
 
 @app.command()

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from agent.decision.view import FenceLayer, RouteState
 from agent.reporting.status import CheckStatus, GroupStatus, MemberStatus, Role, StatusDocument
 
 COLOURS = {"healthy": "green", "degraded": "yellow", "unhealthy": "red", "unknown": "yellow"}
@@ -52,8 +53,12 @@ def _problems(group: GroupStatus) -> Iterator[str]:
     missing = sorted(set(group.fences.required) - set(group.fences.standing))
     if missing:
         yield f"fences that must stand and do not: {', '.join(missing)}"
+    for member in group.members:
+        yield from (f"{member.name}: {route.sentence}" for route in member.routes if route.state is RouteState.CONFLICT)
     if group.fences.refused:
         yield f"the watchdog refused: {group.fences.refused}"
+    if group.fences.kernel_problem and FenceLayer.KERNEL in group.fences.required:
+        yield f"the port is not leased to the kernel: {group.fences.kernel_problem}"
 
 
 def _facts(group: GroupStatus) -> Iterator[str]:
@@ -62,18 +67,26 @@ def _facts(group: GroupStatus) -> Iterator[str]:
     yield _lease(group)
     down = sum(vote.counts for vote in group.votes)
     yield f"votes down {down} of {NONE if group.votes_needed is None else group.votes_needed} needed"
-    yield f"fences {'+'.join(group.fences.standing) or 'none'}"
+    absence = f" (no kernel lease: {group.fences.kernel_problem})" if group.fences.kernel_problem else ""
+    yield f"fences {'+'.join(group.fences.standing) or 'none'}{absence}"
+    if group.failsafe.absence:
+        yield f"no failsafe: {group.failsafe.absence}"
+    if group.failsafe.promised_epoch is not None:
+        yield f"promised not to take over epoch {group.failsafe.promised_epoch}"
     yield group.durability if group.sync_set is None else f"{group.durability} ({', '.join(group.sync_set) or 'nobody'})"
 
 
 def _lease(group: GroupStatus) -> str:
     if group.lease_remaining_s is not None:
-        return f"lease {group.lease_remaining_s:.1f} s left"
+        promises = f" by {group.failsafe.promises} promises of {group.failsafe.needed} needed" if group.failsafe.active else ""
+        return f"lease {group.lease_remaining_s:.1f} s left{promises}"
     return "no lease seen" if group.lease_moved_s is None else f"lease moved {group.lease_moved_s:.1f} s ago"
 
 
 def _members(members: Iterable[MemberStatus]) -> Table:
-    table = Table("  node", "role", "state", "position", "behind", "receives from", "heard", "health", box=None, pad_edge=False)
+    table = Table(
+        *("  node", "role", "state", "position", "behind", "receives from", "points here", "heard", "health"), box=None, pad_edge=False
+    )
     for member in members:
         table.add_row(
             f"  {member.name}",
@@ -82,6 +95,7 @@ def _members(members: Iterable[MemberStatus]) -> Table:
             member.position_text or NONE,
             NONE if member.lag_bytes is None else f"{member.lag_bytes} B",
             member.upstream if member.receiving and member.upstream else NONE,
+            ", ".join(route.name for route in member.routes if route.present) or NONE,
             "never" if member.heartbeat_age_s is None else f"{member.heartbeat_age_s:.1f} s ago",
             Text("healthy", "green") if member.healthy else Text(member.problem, "red"),
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from agent.configuration.failsafe import failsafe_absence
+from agent.configuration.followers import hook_roles
 from agent.configuration.model import Configuration
 from agent.configuration.wording import nearest
 from agent.coordination.lease import Terms
@@ -12,14 +14,14 @@ from agent.errors import ConfigurationError, UsageError
 
 NODE_VARIABLE = "QUORATE_NODE"
 AUTO_FENCES = frozenset({FenceLayer.SEAL, FenceLayer.WATCHDOG})
-"""What `fence: auto` demands at least; more stand where the host can."""
+"""What `fence: auto` demands; the kernel layer, where the host can do it, stands beside these. One that fails is taken away again."""
 
 
 def group_spec_of(configuration: Configuration, group_name: str) -> GroupSpec:
     """The group as the core reads it. Raises UsageError for an unknown group, naming the nearest."""
     if group_name not in configuration.groups:
         raise UsageError(f"there is no group {group_name}{nearest(group_name, configuration.groups) or _list(configuration.groups)}")
-    group = configuration.groups[group_name]
+    group, absence = configuration.groups[group_name], failsafe_absence(configuration, group_name)
     return GroupSpec(
         name=group_name,
         engine=group.engine,
@@ -35,6 +37,9 @@ def group_spec_of(configuration: Configuration, group_name: str) -> GroupSpec:
         sync_timeout_s=group.sync_timeout,
         cooldown_s=group.cooldown,
         required_fences=AUTO_FENCES if group.fence == "auto" else frozenset(group.fence),
+        hooks=hook_roles(group),
+        failsafe=not absence,
+        failsafe_absence=absence,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -54,6 +55,21 @@ def host_and_port(address: str) -> tuple[str, int]:
     return matched[1] or matched[2], int(matched[3])
 
 
+def consul_url(url: str) -> str:
+    """The URL without a slash at its end; raises ValueError with a sentence for what is no address of a server."""
+    matched = re.fullmatch(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@?#]+)(?::([0-9]{1,5}))?/?", url, re.ASCII)
+    if matched is None or not 1 <= int(matched[3] or 80) <= 65535:
+        raise ValueError("expected a URL of HTTP or HTTPS, a host and a port, and nothing else")
+    return url.removesuffix("/")
+
+
+def key_folder(folder: str) -> str:
+    """The name of a folder of keys; raises ValueError with a sentence."""
+    if re.fullmatch(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*", folder, re.ASCII) is None:
+        raise ValueError("expected letters, digits, dots, - and _, with single slashes between them only")
+    return folder
+
+
 def _address(address: str) -> str:
     host_and_port(address)
     return address
@@ -84,6 +100,7 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """Lower-case letters, digits, `-` and `_`; at most 63; a letter or digit at both ends."""
 AbsolutePath = Annotated[Path, AfterValidator(absolute)]
 HostPort = Annotated[str, AfterValidator(_address)]
+ConsulUrl = Annotated[str, AfterValidator(consul_url), Field(max_length=300)]
 Secret = Annotated[SecretStr, PlainSerializer(_shown, when_used="json")]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 
@@ -112,14 +129,24 @@ class OpenSection(Section):
 class Consul(Section):
     """Consul as coordinator."""
 
-    url: Text | tuple[Text, ...] = "http://127.0.0.1:8500"
-    """Address of an agent or server; a list is tried in turn."""
+    url: ConsulUrl | tuple[ConsulUrl, ...] = "http://127.0.0.1:8500"
+    """Address of an agent or server; of a list, the next one is asked when one does not answer."""
     token: Secret | None = None
     """ACL token. Better: token_file."""
     token_file: AbsolutePath | None = None
-    """File that holds the ACL token."""
-    prefix: Text = "quorate"
-    """Folder of all keys."""
+    """File that holds the ACL token; read again when it changes."""
+    prefix: Annotated[str, AfterValidator(key_folder), Field(max_length=200)] = "quorate"
+    """Folder of all keys, without a slash at its end."""
+    ca_file: AbsolutePath | None = None
+    """Authorities that may vouch for a server (https), PEM; the system's if not given."""
+    cert: AbsolutePath | None = None
+    """Certificate to show to a server (https), PEM. Needs `key`. Read again when it changes, as are the others."""
+    key: AbsolutePath | None = None
+    """Its key, PEM, without a passphrase."""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return (self.url,) if isinstance(self.url, str) else self.url
 
 
 class Local(Section):
@@ -217,7 +244,7 @@ class Lease(Section):
     fence_budget: Duration = 0.5
     """How long fencing may take."""
     failsafe: bool = True
-    """Ask the voters directly when the coordinator takes no writes."""
+    """Ask the voters directly when the coordinator takes no writes. For that the agents need api.peer_key_file."""
 
 
 class Quorum(Section):
@@ -292,6 +319,52 @@ class Postgres(Section):
     """A rewind or base copy that takes longer is ended and begun anew."""
 
 
+def _interface_address(text: str) -> str:
+    """The address with its prefix; raises ValueError with a sentence."""
+    try:
+        parsed = ip_interface(text)
+    except ValueError:
+        parsed = None
+    if parsed is None or "/" not in text or "%" in text:
+        raise ValueError("expected an address with its prefix, such as 203.0.113.7/24 or 2001:db8::7/64")
+    return str(parsed)
+
+
+def _interface_name(name: str) -> str:
+    if re.fullmatch(r"[^\s/:%]{1,15}", name) is None:
+        raise ValueError("expected the name of an interface: 1 to 15 characters, no blank, no / : %")
+    return name
+
+
+class Vip(Section):
+    """An address that stands on the leader's host and nowhere else."""
+
+    address: Annotated[str, AfterValidator(_interface_address)]
+    """The address with its prefix, IPv4 or IPv6."""
+    interface: Annotated[str, AfterValidator(_interface_name)] | None = None
+    """Where it is raised; the interface that has an address in the same network if not given."""
+
+
+class Hook(Section):
+    """Fixed commands that are run when a node was elected or defeated: lists of words, never a shell."""
+
+    on_elected: tuple[Text, ...] = ()
+    """Run on the new leader once its service takes writes and everything else that follows it points there."""
+    on_defeated: tuple[Text, ...] = ()
+    """Run on a node that led, once its lease is gone and nothing points to it any more."""
+    timeout: Duration = 10.0
+    """A command that takes longer is killed with all that it started."""
+
+
+class Follower(Section):
+    """One thing that follows the leader: exactly one of these keys."""
+
+    vip: Vip | None = None
+    """A virtual IP address."""
+    hook: Hook | None = None
+    """Commands of your own."""
+
+
 class Group(Section):
     """One failover group: one lease, one leader."""
 
@@ -304,7 +377,7 @@ class Group(Section):
     lease: Lease = Lease()
     """Its time limits."""
     fence: Literal["auto"] | tuple[FenceLayer, ...] = "auto"
-    """Layers that must stand; auto: all that this host can do, at least the watchdog. An empty list fences NOTHING."""
+    """Layers that must stand; auto: all that this host can do, at least seal and watchdog. An empty list fences NOTHING."""
     quorum: Quorum = Quorum()
     """When the observers are believed."""
     durability: Durability = Durability.ASYNC
@@ -319,6 +392,8 @@ class Group(Section):
     """In `sync`: how long commits wait for a standby that is gone before the set shrinks without it."""
     cooldown: Duration = 60.0
     """Between forced takeovers."""
+    follows_leader: tuple[Follower, ...] = ()
+    """What follows the leader."""
     postgres: EngineSection | None = None
     """The engine's section: what holds for every member that does not say otherwise."""
 

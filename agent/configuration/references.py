@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 
 from agent.configuration.check_kinds import judge_options
 from agent.configuration.document import Document, Path, Problem
 from agent.configuration.engine_section import merged_section, postgres_of
-from agent.configuration.model import Configuration, Group, Postgres
+from agent.configuration.failsafe import judge_failsafe
+from agent.configuration.followers import judge_followers
+from agent.configuration.model import Configuration, Consul, Group, Node, Postgres
 from agent.configuration.units import format_duration
 from agent.configuration.wording import nearest, not_yet
 from agent.decision.view import Durability, FenceLayer
@@ -39,8 +42,10 @@ def judge(configuration: Configuration, document: Document) -> list[Problem]:
         *_api_addresses(configuration),
         *_checks(configuration, names, document),
         *_requires(configuration, names),
-        *(problem for name, group in configuration.groups.items() for problem in _group(name, group, names)),
+        *(problem for name, group in configuration.groups.items() for problem in _group(name, group, names, configuration.nodes)),
         *_engines(configuration, document),
+        *judge_followers(configuration),
+        *judge_failsafe(configuration),
     ]
 
 
@@ -57,9 +62,30 @@ def _coordination(configuration: Configuration) -> Iterator[Problem]:
     if given.consul is not None and given.local is not None:
         yield Problem(("coordination",), "consul and local exclude each other; give exactly one of them")
     elif given.consul is not None:
-        yield Problem(("coordination", "consul"), not_yet("consul", ("local",)))
+        yield from _consul(("coordination", "consul"), given.consul)
     elif given.local is None:
-        yield Problem(("coordination",), "says no coordinator; expected local: {path: /var/lib/quorate/coordination.sqlite}")
+        sentence = "says no coordinator; expected consul: {url: http://127.0.0.1:8500} or, on one host, local: {path: ...}"
+        yield Problem(("coordination",), sentence)
+
+
+def _consul(base: Path, consul: Consul) -> Iterator[Problem]:
+    if not consul.urls:
+        yield Problem((*base, "url"), "names no address; delete the key for http://127.0.0.1:8500")
+        return
+    for place, url in enumerate(consul.urls):
+        if url in consul.urls[:place]:
+            yield Problem((*base, "url", place), "this address is given twice")
+        elif url.split(":")[0] != consul.urls[0].split(":")[0]:
+            yield Problem((*base, "url", place), "expected http for all addresses or https for all: the token goes to each of them")
+    if consul.token is not None and consul.token_file is not None:
+        yield Problem((*base, "token"), "token and token_file exclude each other")
+    if (consul.cert is None) != (consul.key is None):
+        given, missing = ("cert", "key") if consul.key is None else ("key", "cert")
+        yield Problem((*base, given), f"needs {missing}, too", ((*base, missing),))
+    if all(url.startswith("http:") for url in consul.urls):
+        for name in ("ca_file", "cert", "key"):
+            if getattr(consul, name) is not None:
+                yield Problem((*base, name), "is of no use without https", ((*base, "url"),))
 
 
 def _api_addresses(configuration: Configuration) -> Iterator[Problem]:
@@ -126,7 +152,7 @@ def _rings(required: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, ...]]
 # ------------------------------------------------------------------ groups
 
 
-def _group(name: str, group: Group, names: Names) -> Iterator[Problem]:
+def _group(name: str, group: Group, names: Names, nodes: Mapping[str, Node]) -> Iterator[Problem]:
     base: Path = ("groups", name)
     for member in group.members:
         if member not in names.nodes:
@@ -139,18 +165,29 @@ def _group(name: str, group: Group, names: Names) -> Iterator[Problem]:
         yield Problem((*base, "members"), "no member may become leader: each has nofailover or priority 0")
     if group.durability is Durability.QUORUM:
         yield Problem((*base, "durability"), not_yet("quorum", ("async", "sync")))
-    yield from _fences(base, group)
+    yield from _fences(base, group, nodes)
     yield from _limits(base, group)
 
 
-def _fences(base: Path, group: Group) -> Iterator[Problem]:
+def _fences(base: Path, group: Group, nodes: Mapping[str, Node]) -> Iterator[Problem]:
     if group.fence == "auto":
         return
     for place, layer in enumerate(group.fence):
-        if layer is FenceLayer.KERNEL:
-            yield Problem((*base, "fence", place), not_yet("kernel", ("seal", "watchdog")))
-        elif layer in group.fence[:place]:
+        if layer in group.fence[:place]:
             yield Problem((*base, "fence", place), f"{layer} is given twice")
+    if FenceLayer.KERNEL in group.fence:
+        for name in sorted({*group.members, *group.witnesses} & nodes.keys()):
+            if not _is_number(nodes[name].address):
+                sentence = "expected a number, not a name: the fence `kernel` lets the group's nodes in by their addresses, and asks nobody"
+                yield Problem(("nodes", name, "address"), sentence)
+
+
+def _is_number(address: str) -> bool:
+    try:
+        ip_address(address)
+    except ValueError:
+        return False
+    return True
 
 
 def _limits(base: Path, group: Group) -> Iterator[Problem]:

@@ -16,7 +16,8 @@ from pydantic_core import core_schema
 import checks.units
 from agent.configuration.model import Configuration, Postgres
 from agent.configuration.units import DURATION_PATTERN, SIZE_PATTERN, format_duration, format_size
-from checks.loading import known_kinds, load_kind
+from checks.base import AnyCheck
+from checks.loading import KindUnavailable, known_kinds, load_kind
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 REFERENCE = "#/$defs/{model}"
@@ -44,7 +45,7 @@ class _Generator(GenerateJsonSchema):
 
 
 def schema() -> Schema:
-    """The whole file's JSON Schema. The same for every run of one version with the same plugins."""
+    """The whole file's JSON Schema. The same for every run of one version with the same plugins and client libraries."""
     whole = _model_schema(Configuration)
     definitions = cast("Schema", whole["$defs"])
     definitions |= _definitions(Postgres, "Postgres")
@@ -58,14 +59,21 @@ def schema() -> Schema:
         "type": "object",
         "required": ["type"],
         "properties": {"type": {"enum": list(known_kinds()), "description": common["properties"]["type"]["description"]}},
-        "allOf": [_add_kind(kind, common, definitions) for kind in known_kinds()],
+        "allOf": [_add_kind(kind, loaded, common, definitions) for kind in known_kinds() if (loaded := _loaded(kind)) is not None],
     }
     return {"$schema": DIALECT, **whole, "title": "quorate.yaml"}
 
 
-def _add_kind(kind: str, common: Schema, definitions: Schema) -> Schema:
+def _loaded(kind: str) -> type[AnyCheck] | None:
+    """The kind, or None where its client library is not installed: then nothing is known of its keys, and any are taken."""
+    try:
+        return load_kind(kind)
+    except KindUnavailable:
+        return None
+
+
+def _add_kind(kind: str, loaded: type[AnyCheck], common: Schema, definitions: Schema) -> Schema:
     """Define the entry of one kind: the common keys, with its own levels, and its own; return the branch that chooses it."""
-    loaded = load_kind(kind)
     definitions |= _definitions(loaded.options_model, f"check_{kind}")
     entry = definitions[f"check_{kind}"]
     properties = {**common["properties"], **entry.get("properties", {})}

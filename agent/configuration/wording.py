@@ -22,13 +22,17 @@ from agent.configuration.secrets import is_secret_key
 LONGEST_QUOTE = 40
 _NAME_WANTED = "expected a name of lower-case letters, digits, - and _ (at most 63, a letter or digit at both ends)"
 
-LATER_KEYS = (("alerts",), ("notify",), ("groups", "*", "follows_leader"))
+LATER_KEYS = (
+    ("alerts",),
+    ("notify",),
+    ("groups", "*", "follows_leader", "*", "dns"),
+    ("groups", "*", "follows_leader", "*", "consul_service"),
+)
 """Keys of quorate's plan that this version does not know yet. `*` is any name."""
 LATER_VALUES: dict[str, tuple[str, ...]] = {
     "engine": ("redis", "sentinel", "service", "cloudspace"),
     "control": ("systemd", "docker", "commands"),
     "durability": ("quorum",),
-    "fence": ("kernel",),
 }
 
 _TYPES = {

@@ -30,7 +30,8 @@ class Verb(StrEnum):
     LOCK = "lock"
     """Writes the value and locks the key; fails if another session holds it or if this session is dead."""
     UNLOCK = "unlock"
-    """Writes the value if one is given, and releases the key; fails unless this session holds it."""
+    """Writes the value and releases the key; fails unless this session holds it. The value may be left out only where a later operation
+    of the same transaction locks or sets the key: Consul would leave it empty, and nobody may ever see that."""
     SET = "set"
     """Writes the value whatever was there. Never for a lease or a vote."""
     DELETE_CAS = "delete-cas"
@@ -49,7 +50,7 @@ class Operation:
 
 
 Transaction = tuple[Operation, ...]
-"""Operations that happen together or not at all. At most 64."""
+"""Operations that happen together or not at all. At most 64, with values of 256 KiB together (`shape.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The transaction was done; every key it wrote has this index."""
+    """The transaction was done; every key it wrote has this index. Of one that wrote none (it deletes, it checks) it says nothing."""
 
     index: int
 

@@ -308,6 +308,12 @@ class Tenure:
     attempts: tuple[Attempt, ...] = ()
     began: Instant | None = None
     """When the answer arrived that this epoch is ours: a predecessor's debt is waited for from here."""
+    promises: tuple[tuple[str, Instant], ...] = ()
+    """Voters that promised in this epoch, each with when the newest question that it answered was SENT (failsafe_rules)."""
+    promised: Instant | None = None
+    """From when promises of every voter set date the lease, as a renewal's SENT does; None: there are too few."""
+    asked: Instant | None = None
+    """When the newest round of questions was sent."""
 
     @property
     def epoch(self) -> int:
@@ -315,11 +321,18 @@ class Tenure:
 
     @property
     def deadline(self) -> Instant | None:
-        """Until when the holder may act. A shorter ttl cuts it when it is SENT; None: it may not act before a renewal."""
-        if self.dated is None:
-            return self._adopted_cut()
+        """Until when the holder may act: by its renewal or by promises. A shorter ttl cuts both when it is SENT; None: not at all yet."""
         ttl_s = min([self.record.terms.ttl_s, *(a.record.terms.ttl_s for a in self.attempts)])
-        return self.dated.after(ttl_s)
+        committed = self._adopted_cut() if self.dated is None else self.dated.after(ttl_s)
+        if self.promised is None:
+            return committed
+        promised = self.promised.after(ttl_s)
+        return promised if committed is None or committed.boot_ns < promised.boot_ns else committed
+
+    @property
+    def is_by_promises(self) -> bool:
+        """Whether promises carry it farther than the last renewal that is known to have committed."""
+        return self.promised is not None and (self.dated is None or self.dated.boot_ns < self.promised.boot_ns)
 
     def _adopted_cut(self) -> Instant | None:
         """What is left of an adopted deadline: when its renewal was sent is unknown, but what was sent since binds from its own sending."""
@@ -352,6 +365,8 @@ def with_attempt(tenure: Tenure, attempt: Attempt) -> Tenure:
     """The tenure after `attempt` was sent. Call it BEFORE the request leaves."""
     if len(tenure.attempts) >= MAX_ATTEMPTS:
         raise ValueError("too many undecided attempts: read back first")
+    if attempt.record.state is LeaseState.VACATED:
+        tenure = replace(tenure, promises=(), promised=None)
     return replace(tenure, attempts=(*tenure.attempts, attempt))
 
 
@@ -392,20 +407,24 @@ class Sight:
     """The takeover_wait that this record asks for."""
     wait_s: float
     """The longest takeover_wait of this record and the one before it: its writer may not know yet which of the two holds."""
+    nonce: str = ""
+    """Names the write that was seen."""
 
 
 def look(sight: Sight | None, record: LeaseRecord, index: int, seen: Instant, after_gap: bool) -> Sight:
     """The sight after reading `record` at `seen` (the arrival of the answer).
 
-    Time starts anew on a change, on the first sight, when the index went back, and after a gap in reading.
+    Time starts anew on a change, on the first sight, when the index went back, and after a gap in reading in which the holder wrote. Its
+    nonce names each of its writes: the same one means that it has not renewed, however long nobody looked. So an election of the
+    coordinator costs its own time, and not the whole wait once more.
     """
     wait_s = max(record.terms.takeover_wait_s, record.prior_wait_s)
     if sight is None:
-        return Sight(record.epoch, record.sequence, index, seen, wait_s, wait_s)
+        return Sight(record.epoch, record.sequence, index, seen, wait_s, wait_s, record.nonce)
     if (record.epoch, record.sequence) == (sight.epoch, sight.sequence) and index >= sight.index:
         # a higher index alone is no life of the holder: its session ended and the lock fell off
-        return replace(sight, index=index, since=seen if after_gap else sight.since)
-    return Sight(record.epoch, record.sequence, index, seen, wait_s, max(wait_s, sight.record_wait_s))
+        return replace(sight, index=index, since=seen if after_gap and record.nonce != sight.nonce else sight.since, nonce=record.nonce)
+    return Sight(record.epoch, record.sequence, index, seen, wait_s, max(wait_s, sight.record_wait_s), record.nonce)
 
 
 def is_expired(sight: Sight, own: Terms, now: Instant) -> bool:

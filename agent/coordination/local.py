@@ -22,7 +22,8 @@ from typing import TypeVar
 from agent.clock import Clock
 from agent.coordination.coordinator import Committed, Refused, Snapshot, Transaction
 from agent.coordination.local_file import make_if_absent
-from agent.coordination.local_store import Store, check_shape
+from agent.coordination.local_store import Store
+from agent.coordination.shape import check_shape
 from agent.errors import CoordinationError, CoordinationRefused
 from agent.instant import remaining_s
 from agent.worker import LateAnswer, Ticket, Withdrawn, Worker

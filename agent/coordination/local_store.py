@@ -20,40 +20,11 @@ from agent.coordination.local_file import BUSY, LOCKED, FileGuard, connect, sent
 from agent.coordination.process_life import Life, is_over, own_life
 from agent.errors import CoordinationError, CoordinationRefused
 
-MAX_OPERATIONS = 64
-MAX_VALUE_BYTES = 512 * 1024
-MAX_KEY_LENGTH = 512
 MAX_SESSIONS = 1000
 MAX_TOMBSTONES = 1000
 """Deleted keys whose index is remembered one by one; older ones count for every folder."""
 
 Claim = Callable[[], None]
-
-_NEEDS = {
-    Verb.CHECK_INDEX: ("index",),
-    Verb.CHECK_NOT_EXISTS: (),
-    Verb.CHECK_SESSION: ("session",),
-    Verb.CAS: ("index", "value"),
-    Verb.LOCK: ("session", "value"),
-    Verb.UNLOCK: ("session",),
-    Verb.SET: ("value",),
-    Verb.DELETE_CAS: ("index",),
-}
-
-
-def check_shape(transaction: Transaction) -> None:
-    """Raise `CoordinationRefused` for a transaction that no store takes."""
-    if not 0 < len(transaction) <= MAX_OPERATIONS:
-        raise CoordinationRefused(f"a transaction has 1 to {MAX_OPERATIONS} operations, not {len(transaction)}")
-    for number, operation in enumerate(transaction):
-        where = f"operation {number} ({operation.verb})"
-        if not 0 < len(operation.key) <= MAX_KEY_LENGTH or not operation.key.isprintable():
-            raise CoordinationRefused(f"{where}: a key has 1 to {MAX_KEY_LENGTH} printable characters")
-        for name in _NEEDS[operation.verb]:
-            if getattr(operation, name) is None:
-                raise CoordinationRefused(f"{where} needs its {name}")
-        if len(operation.value or b"") > MAX_VALUE_BYTES:
-            raise CoordinationRefused(f"{where}: the value is larger than {MAX_VALUE_BYTES} bytes")
 
 
 class Store:
@@ -190,7 +161,7 @@ class Store:
         entry = self._entry(operation.key)
         if entry is None or entry.session != operation.session:
             return f"{operation.key} is not locked by this session"
-        self._write(operation.key, entry.value if operation.value is None else operation.value, index, None)
+        self._write(operation.key, operation.value or b"", index, None)
         return None
 
     def _set(self, operation: Operation, index: int) -> str | None:

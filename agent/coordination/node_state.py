@@ -14,6 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.codec import CodecError, dumps, loads
+from agent.coordination.failsafe_rules import KeptPromise
+from agent.coordination.lease import LeaseRecord
+from agent.decision.view import Told
 from agent.disk import StorageError, failed, private_folder, replace_file
 from agent.errors import AlreadyRunning
 from agent.worker import LateAnswer, Ticket, Worker
@@ -37,6 +40,8 @@ class SentVote:
     epoch: int
     down: bool
     over_index: int
+    settled: bool = False
+    """It is known to stand, and nothing that was sent before it can commit any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,12 @@ class GroupState:
     session: str | None = None
     lost: bool = False
     """What was remembered is gone: a vote and a takeover count as out until the caller knows better and clears this."""
+    promise: KeptPromise | None = None
+    """What was promised to a holder. It counts anew, in full, from each start of the agent."""
+    kept_records: tuple[LeaseRecord, ...] = ()
+    """For a holder: its confirmed record, and those sent since whose voters or terms differ, as far as promises rest on them."""
+    told: Told | None = None
+    """What this node's hooks were told last."""
     writer: Writer | None = None
     """Who wrote it; None: nobody yet."""
 
@@ -94,7 +105,7 @@ class StateFolder:
 
     def __init__(self, path: Path, writer: Writer, lock: int) -> None:
         self.path = path
-        self._writer = writer
+        self.writer = writer
         self._lock = lock
         self._worker = Worker("quorate-state")
 
@@ -118,14 +129,14 @@ class StateFolder:
         except (OSError, CodecError):
             return GroupState(highest=height, lost=True)
         state = replace(state, highest=max(state.highest, height))
-        if state.writer is None or state.writer.machine != self._writer.machine:
+        if state.writer is None or state.writer.machine != self.writer.machine:
             return replace(state, lost=True, session=None)
         return state
 
     async def save(self, group: str, state: GroupState, durable: bool) -> bool:
         """Durable: remember `state`, or raise `StorageError`. Else: note its `highest` alone; whether that was written."""
         if durable:
-            state = replace(state, writer=self._writer, own_promotions=state.own_promotions[-MAX_PROMOTIONS:])
+            state = replace(state, writer=self.writer, own_promotions=state.own_promotions[-MAX_PROMOTIONS:])
             await self._write(self._file(group), dumps(state), durable)
             return True
         try:

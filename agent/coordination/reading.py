@@ -13,7 +13,7 @@ from agent.coordination.coordinator import Entry, Snapshot
 from agent.coordination.intents import decode_intent
 from agent.coordination.lease import LeaseRecord, Sight, UnreadableRecord, decode_record, lease_key, look
 from agent.coordination.values import MemberValue, VoteValue, WordValue, decode
-from agent.decision.view import Intent, LeaseView, MemberView, VoteView, WordView
+from agent.decision.view import Intent, LeaseView, MemberView, RouteView, VoteView, WordView
 from agent.instant import Instant
 
 
@@ -107,6 +107,7 @@ def member_view(name: str, value: MemberValue, moved: Instant) -> MemberView:
         system_identifier=value.system_identifier,
         problem=value.problem,
         paused_epoch=value.paused_epoch,
+        routes=tuple(RouteView(route.name, route.present, route.rival, sentence=route.sentence) for route in value.routes),
     )
 
 

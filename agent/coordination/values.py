@@ -16,6 +16,16 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class RouteValue:
+    """One thing that follows the leader, as it is on the node that says so: whether it points there, and who else answers for it."""
+
+    name: str
+    present: bool | None
+    rival: str = ""
+    sentence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class MemberValue:
     """A node's heartbeat: `beat` grows with every write. The facts are the node's own about its own service."""
 
@@ -32,6 +42,7 @@ class MemberValue:
     paused_epoch: int | None = None
     standing: tuple[str, ...] = ()
     """Fences that stand there."""
+    routes: tuple[RouteValue, ...] = ()
     version: str = ""
 
 

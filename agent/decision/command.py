@@ -17,10 +17,13 @@ class Resource(StrEnum):
     """What a command changes. Commands of different resources may run side by side."""
 
     LEASE = "lease"
+    PROMISE = "promise"
     VOTE = "vote"
     SERVICE = "service"
     SETTINGS = "settings"
     INTENT = "intent"
+    ROUTES = "routes"
+    HOOKS = "hooks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,13 @@ class TakeLease(Command):
     record: LeaseRecord
     over: Entry
     votes: tuple[CountedVote, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AskPromises(Command):
+    """Ask every voter for a promise, so that the own lease lasts while no renewal can be committed."""
+
+    resource: ClassVar[Resource] = Resource.PROMISE
 
 
 # ------------------------------------------------------------------ votes and words
@@ -172,6 +182,45 @@ class SetSyncNames(Command):
 
     resource: ClassVar[Resource] = Resource.SETTINGS
     names: tuple[str, ...]
+
+
+# ------------------------------------------------------------------ what follows the leader
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseRoutes(Command):
+    """Have everything that follows the leader point here, under the lease of this epoch; not what answers elsewhere."""
+
+    resource: ClassVar[Resource] = Resource.ROUTES
+
+
+@dataclass(frozen=True, slots=True)
+class DropRoutes(Command):
+    """Take off whatever points here. It goes before everything else on its resource, and is never stale: off is the safe state."""
+
+    resource: ClassVar[Resource] = Resource.ROUTES
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRoutes(Command):
+    """Ask whether anything that follows the leader answers elsewhere. Changes nothing."""
+
+    resource: ClassVar[Resource] = Resource.ROUTES
+
+
+class HookRole(StrEnum):
+    """What a node has become, as its hooks are told."""
+
+    ELECTED = "elected"
+    DEFEATED = "defeated"
+
+
+@dataclass(frozen=True, slots=True)
+class RunHooks(Command):
+    """Run the operator's commands for what this node has become in this epoch."""
+
+    resource: ClassVar[Resource] = Resource.HOOKS
+    role: HookRole
 
 
 # ------------------------------------------------------------------ operators

@@ -24,6 +24,8 @@ from agent.decision.succession import chosen, first_to_form
 from agent.decision.view import FenceLayer, IntentKind, ServiceState
 from agent.instant import has_passed, holder_elapsed_s, observer_elapsed_s
 
+ASK_AFTER_PERIODS = 1.5
+"""Renew periods after the SENT of the last commit: the next renewal is late by half a period, and most of the ttl is left."""
 RECEIVER_PATIENCE_S = 2.0
 """How long a standby may follow without receiving before it is told again."""
 
@@ -56,9 +58,28 @@ def renewal_is_due(ctx: Context) -> bool:
     if ctx.tenure is None or ctx.is_late or ctx.view.coordination.session is None:
         return False
     sent = ctx.tenure.last_sent
+    if ctx.tenure.index == 0:
+        return False  # known from the disk alone: nothing to build upon before the lease is read
     due = sent is None or holder_elapsed_s(sent, ctx.now) >= ctx.group.renew_s
     changed = records.wanted_record(ctx) != ctx.tenure.record and not ctx.tenure.attempts
     return (due and not _was_just_refused(ctx)) or (changed and ctx.may_try(RenewLease))
+
+
+def renewal_is_late(ctx: Context) -> bool:
+    """Nothing is known to have committed for longer than a healthy coordinator ever takes."""
+    tenure = ctx.tenure
+    return tenure is not None and (tenure.dated is None or holder_elapsed_s(tenure.dated, ctx.now) >= ASK_AFTER_PERIODS * ctx.group.renew_s)
+
+
+def must_ask(ctx: Context) -> bool:
+    """The lease is this node's and alive, nothing commits, and a round is due. Not for a service that nobody can use for too long."""
+    tenure = ctx.tenure
+    if tenure is None or not ctx.group.failsafe or not ctx.has_time or ctx.is_suspended or tenure.vacating:
+        return False
+    if ctx.view.coordination.went_back or safeguards.cannot_lead(ctx):
+        return False
+    due = tenure.asked is None or holder_elapsed_s(tenure.asked, ctx.now) >= ctx.group.renew_s
+    return due and renewal_is_late(ctx)
 
 
 def _was_just_refused(ctx: Context) -> bool:
@@ -89,7 +110,12 @@ def is_stray(ctx: Context) -> bool:
     writable = ctx.state is ServiceState.PRIMARY or ctx.in_flight(PromoteService)
     if not writable or ctx.deadline is not None or ctx.is_live or (paused(ctx) and ctx.is_holder_by_record):
         return False
-    return not (ctx.is_blind and ctx.tenure is None and _is_covered(ctx))
+    return not is_covered_restart(ctx)
+
+
+def is_covered_restart(ctx: Context) -> bool:
+    """A restarted agent has not read the record yet, and its watchdog still holds the deadline of the life before."""
+    return ctx.is_blind and ctx.tenure is None and _is_covered(ctx)
 
 
 def _is_covered(ctx: Context) -> bool:
@@ -139,6 +165,7 @@ def paused(ctx: Context) -> bool:
 def switches_over(ctx: Context) -> bool:
     """Only when the lease can be given up afterwards: the lock is held and coordination is what it was."""
     leads = ctx.is_live and ctx.state is ServiceState.PRIMARY and not ctx.view.coordination.went_back and not must_relock(ctx)
+    leads = leads and ctx.tenure is not None and not ctx.tenure.is_by_promises
     return leads and safeguards.switchover_target(ctx) is not None and ctx.may_try(StopService)
 
 

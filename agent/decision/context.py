@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from agent.coordination import failsafe_rules
 from agent.coordination.lease import CountedVote, LeaseRecord, LeaseState, Tenure, is_expired
 from agent.decision import candidate, durability, quorum
 from agent.decision.candidate import Ranking
@@ -109,6 +110,26 @@ class Context:
     def is_led_by_other(self) -> bool:
         return self.record is not None and self.record.holder != self.view.node and self.record.state is LeaseState.HELD
 
+    # -------------------------------------------------------------- promises
+
+    @cached_property
+    def is_bound(self) -> bool:
+        """A promise that this node gave, or may have given, is in force."""
+        promise = self.view.promise
+        return promise is not None and failsafe_rules.is_in_force(promise, self.group.terms, self.record, self.now)
+
+    @property
+    def is_promised_to_holder(self) -> bool:
+        """It forbids to vote against the epoch that is read, and to take it over. A give-up of that epoch has ended it already."""
+        promise, record = self.view.promise, self.record
+        return self.is_bound and promise is not None and record is not None and failsafe_rules.speaks_of(promise, record.epoch)
+
+    @property
+    def is_promised_to_predecessor(self) -> bool:
+        """It forbids to promote in the own epoch: whoever it was given to may still take writes (holes.md A9)."""
+        promise, tenure = self.view.promise, self.tenure
+        return self.is_bound and promise is not None and tenure is not None and (promise.epoch is None or promise.epoch < tenure.epoch)
+
     # -------------------------------------------------------------- the service
 
     @property
@@ -138,6 +159,13 @@ class Context:
         fences = self.view.fences
         holds = fences.watchdog_alive and not fences.suspended
         return holds and self.tenure is not None and fences.armed_epoch == self.tenure.epoch
+
+    @property
+    def is_port_leased(self) -> bool:
+        """The kernel lets clients in for this very epoch only, or the layer is not there and need not be."""
+        if FenceLayer.KERNEL not in self.group.required_fences | self.view.fences.standing:
+            return True
+        return self.tenure is not None and self.view.fences.kernel_epoch == self.tenure.epoch
 
     # -------------------------------------------------------------- the vacancy
 

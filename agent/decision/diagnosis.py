@@ -43,6 +43,7 @@ _TABLE: tuple[tuple[Situation, Callable[[Context], bool]], ...] = (
     (Situation.STEPPING_DOWN, lambda c: _leads(c) and c.record is not None and switchover_target(c) is not None),
     (Situation.PROMOTING, lambda c: _leads(c) and c.state is not ServiceState.PRIMARY),
     (Situation.PAUSED, lambda c: c.record is not None and c.record.paused),
+    (Situation.FAILSAFE, lambda c: c.tenure is not None and c.tenure.is_by_promises),
     (Situation.LEADING, _leads),
     (Situation.UNREADABLE, lambda c: c.view.lease.exists and c.record is None),
     (Situation.UNFORMED, lambda c: c.never_formed),

@@ -9,6 +9,7 @@ from agent.decision import conditions, records, safeguards
 from agent.decision.command import (
     CastVote,
     Command,
+    DropRoutes,
     FenceService,
     FinishIntent,
     FollowLeader,
@@ -17,6 +18,7 @@ from agent.decision.command import (
     RejoinMode,
     RejoinService,
     RenewLease,
+    RunHooks,
     SetSyncNames,
     StopService,
     TakeLease,
@@ -25,6 +27,7 @@ from agent.decision.command import (
 from agent.decision.context import Context
 from agent.decision.engines.base import Rejoin
 from agent.decision.intents import finished
+from agent.decision.routes import occasion
 from agent.decision.succession import first_sync_names
 from agent.decision.votes import own_vote
 
@@ -113,3 +116,14 @@ def finish(ctx: Context) -> tuple[Command, ...]:
     assert ended is not None
     intent, outcome, sentence = ended
     return (FinishIntent(conditions.epoch(ctx), intent.identity, intent.index, outcome, sentence),)
+
+
+def drop_routes(ctx: Context) -> tuple[Command, ...]:
+    return () if ctx.in_flight(DropRoutes) else (DropRoutes(conditions.epoch(ctx)),)
+
+
+def run_hooks(ctx: Context) -> tuple[Command, ...]:
+    wanted = occasion(ctx)
+    assert wanted is not None
+    role, epoch = wanted
+    return (RunHooks(epoch, role),)

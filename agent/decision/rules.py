@@ -10,17 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agent.decision import conditions, orders, safeguards
+from agent.decision import conditions, orders, routes, safeguards
 from agent.decision.command import (
+    AskPromises,
     CastVote,
     Command,
     FinishIntent,
     GiveWord,
+    ProbeRoutes,
+    RaiseRoutes,
     Resource,
     SealService,
     StartService,
     StopReceiving,
-    VacateLease,
 )
 from agent.decision.context import Context
 from agent.decision.intents import finished
@@ -31,10 +33,13 @@ class Concern(StrEnum):
     """What a row is about. One row of each concern may act in a turn."""
 
     LEASE = "lease"
+    FAILSAFE = "failsafe"
     SERVICE = "service"
     SETTINGS = "settings"
     VOTE = "vote"
     INTENT = "intent"
+    ROUTES = "routes"
+    HOOKS = "hooks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ TABLE: tuple[Rule, ...] = (
         "give-up",
         _LEASE,
         "The own service is proven down and another member can lead: give the lease up, so that nobody needs a clock.",
-        lambda c: bool(safeguards.gives_up(c)) and not conditions.must_relock(c) and c.may_try(VacateLease),
+        routes.may_give_up,
         orders.vacate,
     ),
     Rule("renew", _LEASE, "Renew when it is due, or at once when the record has to change.", conditions.renewal_is_due, orders.renew),
@@ -96,6 +101,15 @@ TABLE: tuple[Rule, ...] = (
         "The lease was given up, or it ran out and a quorum calls the service down, and this member is next: take it.",
         conditions.may_take,
         orders.take_vacancy,
+    ),
+    # -------- failsafe
+    Rule("failsafe-busy", Concern.FAILSAFE, "One round of questions at a time.", lambda c: c.is_busy(Resource.PROMISE), orders.nothing),
+    Rule(
+        "ask-promises",
+        Concern.FAILSAFE,
+        "No renewal commits: ask the voters to let nobody take over, so that the lease goes on by their promises.",
+        conditions.must_ask,
+        lambda c: (AskPromises(conditions.epoch(c)),),
     ),
     # -------- service
     Rule(
@@ -265,5 +279,43 @@ TABLE: tuple[Rule, ...] = (
         "An operator's intent is done, refused or out of time: say so and take it off the list.",
         lambda c: finished(c) is not None and not c.view.coordination.went_back and c.may_try(FinishIntent),
         orders.finish,
+    ),
+    # -------- what follows the leader
+    Rule(
+        "routes-drop",
+        Concern.ROUTES,
+        "This node does not lead, or its service is down, and something that follows the leader points here: take it off, kill first.",
+        routes.must_drop,
+        orders.drop_routes,
+    ),
+    Rule(
+        "routes-busy",
+        Concern.ROUTES,
+        "One change of routes at a time; only a drop goes before it.",
+        lambda c: c.is_busy(Resource.ROUTES),
+        orders.nothing,
+    ),
+    Rule(
+        "routes-raise",
+        Concern.ROUTES,
+        "This node leads, has time, and its service takes writes: what follows the leader points here.",
+        routes.must_raise,
+        lambda c: (RaiseRoutes(conditions.epoch(c)),),
+    ),
+    Rule(
+        "routes-probe",
+        Concern.ROUTES,
+        "Elected, or leading for a while: ask whether what follows the leader answers elsewhere.",
+        routes.must_probe,
+        lambda c: (ProbeRoutes(conditions.epoch(c)),),
+    ),
+    # -------- hooks
+    Rule("hooks-busy", Concern.HOOKS, "One run of hooks at a time.", lambda c: c.is_busy(Resource.HOOKS), orders.nothing),
+    Rule(
+        "hooks-run",
+        Concern.HOOKS,
+        "This node was elected and everything points to it, or it was defeated and nothing does: run the operator's hooks.",
+        routes.must_run_hooks,
+        orders.run_hooks,
     ),
 )

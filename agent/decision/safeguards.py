@@ -26,8 +26,10 @@ def forbids_promotion(ctx: Context) -> tuple[str, ...]:
         (ctx.view.highest_epoch > tenure.epoch, "a higher epoch was seen"),
         (reserved_timeline(ctx) is None, "the record reserves no timeline number for it"),
         (not debt_is_over(ctx), "elected is not allowed: a predecessor is not yet proven over"),
+        (ctx.is_promised_to_predecessor, "this node promised a predecessor to wait, and that is not over yet"),
         (bool(missing_before_promotion(ctx)), f"fences are missing: {', '.join(missing_before_promotion(ctx))}"),
         (not ctx.is_armed, f"the watchdog is not armed for epoch {tenure.epoch} {ctx.view.fences.refused}".strip()),
+        (not ctx.is_port_leased, f"the port is not leased to the kernel for epoch {tenure.epoch} {ctx.view.fences.kernel_problem}".strip()),
         (ctx.state is not ServiceState.STANDBY, f"the service is {ctx.state.value}"),
         (ctx.view.service.receiving or ctx.view.service.upstream is not None, "the service still receives from an older epoch"),
         (ctx.is_live and remaining_left_s(ctx) <= ctx.group.terms.fence_budget_s, "too little of the lease is left: renew first"),
@@ -78,6 +80,7 @@ def forbids_takeover(ctx: Context) -> tuple[str, ...]:
         (ctx.is_live, "this node holds the lease"),
         (ctx.view.coordination.session is None, "this node has no session"),
         (record.paused and not _resumes_own(ctx), "the group is paused"),
+        (ctx.is_promised_to_holder and not ctx.is_holder_by_record, "this node promised the holder not to, and that is not over yet"),
         (ctx.may_be_writable, f"the local service is {ctx.state.value}"),
         (bool(missing_before_promotion(ctx)), f"fences are missing: {', '.join(missing_before_promotion(ctx))}"),
     ]
@@ -105,13 +108,24 @@ def gives_up(ctx: Context) -> str:
     """Why this holder, whose service is proven down, should let another member lead; empty: it should not."""
     if ctx.tenure is None or ctx.record is None or ctx.record.paused or ctx.state is not ServiceState.DOWN or not ctx.fenced_since_crash:
         return ""
+    if ctx.tenure.is_by_promises and not ctx.is_late:
+        return ""  # nothing commits: a give-up that hangs would only keep the service down here, too
     if switchover_target(ctx) is not None:
         return "switchover"
     if not ctx.prospects.order:
         return ""
     if ctx.is_late:
         return "its lease ran out"
-    return cannot_lead(ctx) or ("its service crashed" if ctx.group.on_crash is OnCrash.FAILOVER else "")
+    return cannot_lead(ctx) or ("its service crashed" if ctx.group.on_crash is OnCrash.FAILOVER and has_led(ctx) else "")
+
+
+def has_led(ctx: Context) -> bool:
+    """Whether the service took writes in this very epoch. One that did not yet was never well here: it is started, not handed on.
+
+    (A holder that was fenced and took its own unchanged lease back has everything that was ever acknowledged; another member may not.)
+    """
+    tenure = ctx.tenure
+    return tenure is not None and any(p.epoch == tenure.epoch and not p.is_reserved for p in tenure.record.promotions)
 
 
 def cannot_lead(ctx: Context) -> str:

@@ -17,6 +17,7 @@ class Situation(StrEnum):
     STRAY_PRIMARY = "stray_primary"
     LATE = "late"
     LEADING = "leading"
+    FAILSAFE = "failsafe"
     PROMOTING = "promoting"
     CRASHED = "crashed"
     HUNG = "hung"
@@ -40,6 +41,7 @@ SENTENCES: Mapping[Situation, str] = {
     Situation.STRAY_PRIMARY: "the local service takes writes without a lease",
     Situation.LATE: "this node's own lease is over and its service may still take writes",
     Situation.LEADING: "this node leads and its service takes writes",
+    Situation.FAILSAFE: "this node leads and its service takes writes by the voters' promises: the coordinator commits nothing",
     Situation.PROMOTING: "this node holds the lease; its service does not take writes yet",
     Situation.CRASHED: "this node holds the lease; its service is gone",
     Situation.HUNG: "this node holds the lease; its service answers no more",

@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from agent.coordination.failsafe_rules import wait_s
 from agent.decision.candidate import GATHERING_S
-from agent.decision.conditions import RECEIVER_PATIENCE_S
+from agent.decision.command import FenceService
+from agent.decision.conditions import ASK_AFTER_PERIODS, RECEIVER_PATIENCE_S
 from agent.decision.context import BACKOFF_S, BLIND_PERIODS, Context
 from agent.decision.intents import INTENT_TIMEOUT_S
 from agent.decision.quorum import FRESH_PERIODS
+from agent.decision.routes import PROBE_FRESH_S, PROBE_HELD_S, RIVAL_PAUSE_S
 from agent.decision.succession import turn_comes_at
 from agent.instant import NANOSECONDS, Instant
 
@@ -49,13 +52,18 @@ def _holder_bounds(ctx: Context) -> Iterator[Bound]:
     yield ctx.deadline, -group.terms.fence_budget_s
     yield ctx.view.fences.armed_deadline, 0
     yield None if tenure is None else tenure.last_sent, group.renew_s
+    yield None if tenure is None else tenure.dated, ASK_AFTER_PERIODS * group.renew_s
+    yield None if tenure is None else tenure.asked, group.renew_s
     yield ctx.memory.sync_missing_since, group.sync_timeout_s
+    for flight in ctx.view.in_flight:
+        yield flight.since if isinstance(flight.command, FenceService) else None, group.terms.fence_budget_s
 
 
 def _observer_bounds(ctx: Context) -> Iterator[Bound]:
     yield from _lease_bounds(ctx)
     yield from _witness_bounds(ctx)
     yield from _service_bounds(ctx)
+    yield from _route_bounds(ctx)
     for outcome in ctx.view.outcomes.values():
         yield ctx.retry_at(type(outcome.command)), 0
         yield outcome.ended, BACKOFF_S
@@ -68,6 +76,8 @@ def _lease_bounds(ctx: Context) -> Iterator[Bound]:
     if sight is not None:
         yield sight.since, terms.ttl_s / 2
         yield sight.since, max(sight.wait_s, terms.takeover_wait_s)
+    if ctx.view.promise is not None:
+        yield ctx.view.promise.since, wait_s(ctx.view.promise, terms, ctx.record)
     yield turn_comes_at(ctx), 0
     yield ctx.vacancy_began, GATHERING_S
     if tenure is not None and tenure.record.debt is not None:
@@ -91,3 +101,11 @@ def _service_bounds(ctx: Context) -> Iterator[Bound]:
     yield since, ctx.group.terms.ttl_s
     yield since, ctx.group.patience_s
     yield ctx.memory.unwritable_since, ctx.group.restart_timeout_s
+
+
+def _route_bounds(ctx: Context) -> Iterator[Bound]:
+    proof, budget_s = ctx.view.outcomes.get(FenceService.__name__), ctx.group.terms.fence_budget_s
+    yield None if proof is None else proof.ended, budget_s
+    for route in ctx.view.routes:
+        for seconds in (PROBE_FRESH_S, PROBE_HELD_S, RIVAL_PAUSE_S):
+            yield route.asked, seconds

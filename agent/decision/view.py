@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.coordination.coordinator import Entry
+from agent.coordination.failsafe_rules import Promise
 from agent.coordination.lease import LeaseRecord, Position, Sight, Tenure, Terms
-from agent.decision.command import Command
+from agent.decision.command import Command, HookRole
 from agent.instant import Instant
 
 # ------------------------------------------------------------------ the group, as configured
@@ -67,6 +68,13 @@ class GroupSpec:
     sync_timeout_s: float
     cooldown_s: float
     required_fences: frozenset[FenceLayer]
+    failsafe: bool = False
+    """Whether a holder that cannot commit asks the voters for promises: wanted, and the agents can prove to each other who they are."""
+    failsafe_absence: str = ""
+    """Why it does not, for people."""
+
+    hooks: frozenset[HookRole] = frozenset()
+    """On which occasions the operator wants commands run."""
 
     @property
     def voters(self) -> tuple[str, ...]:
@@ -155,6 +163,52 @@ class FenceView:
     """Why the watchdog refused the last hand-over; empty: it did not."""
     suspended: bool = False
     """The watchdog's clock stands still for a pause: the agent may be stopped and nothing is fenced."""
+    kernel_epoch: int | None = None
+    """The epoch that the service's port is leased to the kernel for, as read back from it."""
+    kernel_problem: str = ""
+    """Why the kernel layer does not stand; empty: it does, or is not wanted."""
+
+
+class RouteState(StrEnum):
+    """What follows the leader, as it is on this host."""
+
+    PRESENT = "present"
+    """It points here, and nobody else answers for it."""
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+    """It could not be looked at."""
+    CONFLICT = "conflict"
+    """Somebody else answers for it: it is not raised; where it stands already, two answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteView:
+    """One thing that follows the leader (a VIP), as it is on this host."""
+
+    name: str
+    present: bool | None = None
+    """Whether it points here; None: that could not be told."""
+    rival: str = ""
+    """Who else answered when it was last asked for, by hardware address; empty: nobody."""
+    asked: Instant | None = None
+    """When the link was last asked who else answers for it."""
+    sentence: str = ""
+    """What went wrong last; empty: nothing."""
+
+    @property
+    def state(self) -> RouteState:
+        """The four in one word."""
+        if self.rival:
+            return RouteState.CONFLICT
+        return {True: RouteState.PRESENT, False: RouteState.ABSENT, None: RouteState.UNKNOWN}[self.present]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What this node's hooks were told last, from its disk."""
+
+    epoch: int
+    role: HookRole
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +266,8 @@ class MemberView:
     """Why it may not be chosen, in its own words; empty: nothing."""
     paused_epoch: int | None = None
     """The epoch whose pause this node has seen."""
+    routes: tuple[RouteView, ...] = ()
+    """What follows the leader, as it is there; when it was asked about is not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,3 +362,10 @@ class View:
     """The highest epoch this node ever saw or wrote, from its disk."""
     undecided_takeover_index: int | None = None
     """A takeover was sent over this index of the lease and is not yet known to have failed."""
+    promise: Promise | None = None
+    """What this node promised to a holder, or may have promised before it lost its state folder. It may be over by now."""
+    vote_is_uncertain: bool = False
+    """A vote of this node was sent and nobody knows whether it will commit: only a write that commits makes it certain."""
+    routes: tuple[RouteView, ...] = ()
+    """What follows the leader, as it is on this host."""
+    told: Told | None = None

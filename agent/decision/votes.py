@@ -39,10 +39,13 @@ def _may_vote(ctx: Context) -> bool:
 
 
 def may_call_down(ctx: Context) -> bool:
-    """Whether to send `down` now: written only when the vote changes."""
-    return _may_vote(ctx) and _calls_down(ctx) and not _says_down(ctx)
+    """Whether to send `down` now: written only when the vote changes, and never against an own promise in force."""
+    return _may_vote(ctx) and _calls_down(ctx) and not _says_down(ctx) and not ctx.is_promised_to_holder
 
 
 def wants_withdrawal(ctx: Context) -> bool:
-    """Whether to take `down` back: the service is usable again, or its lease moves again and patience has not run out."""
-    return _may_vote(ctx) and _says_down(ctx) and not _calls_down(ctx)
+    """Whether to take `down` back: the service is usable again, or its lease moves again and patience has not run out.
+
+    Also when the key does not say it, but a vote that was sent may yet commit: the write that commits makes that one fail.
+    """
+    return _may_vote(ctx) and (_says_down(ctx) or ctx.view.vote_is_uncertain) and not _calls_down(ctx)

@@ -15,17 +15,22 @@ import structlog
 from actions.base import ActionError
 from agent.clock import Clock
 from agent.decision.command import (
+    AskPromises,
     CastVote,
     Command,
+    DropRoutes,
     FenceService,
     FinishIntent,
     FollowLeader,
     FormGroup,
     GiveWord,
+    ProbeRoutes,
     PromoteService,
+    RaiseRoutes,
     RejoinService,
     RenewLease,
     Resource,
+    RunHooks,
     SealService,
     SetSyncNames,
     StartService,
@@ -36,7 +41,7 @@ from agent.decision.command import (
 )
 from agent.decision.view import InFlight
 from agent.errors import QuorateError
-from agent.execution import lease_writer, service_runner, vote_writer
+from agent.execution import lease_writer, promise_asker, route_runner, service_runner, vote_writer
 from agent.execution.hands import Hands
 from agent.instant import holder_elapsed_s
 
@@ -49,6 +54,7 @@ EXECUTORS: Mapping[type[Command], Run] = {
     RenewLease: lease_writer.renew_lease,
     VacateLease: lease_writer.vacate_lease,
     TakeLease: lease_writer.take_lease,
+    AskPromises: promise_asker.ask_promises,
     CastVote: vote_writer.cast_vote,
     GiveWord: vote_writer.give_word,
     FinishIntent: vote_writer.finish_intent,
@@ -61,7 +67,15 @@ EXECUTORS: Mapping[type[Command], Run] = {
     PromoteService: service_runner.promote,
     SealService: service_runner.seal,
     SetSyncNames: service_runner.set_sync_names,
+    RaiseRoutes: route_runner.raise_routes,
+    DropRoutes: route_runner.drop_routes,
+    ProbeRoutes: route_runner.probe_routes,
+    RunHooks: route_runner.run_hooks,
 }
+
+
+GOES_FIRST = (FenceService, DropRoutes)
+"""They bring the safe state about: they cancel what is in their way on their resource, and are never stale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +100,10 @@ class Executor:
         self._next = 0
 
     def start(self, command: Command) -> bool:
-        """Begin a command; False when its resource is busy. A fence cancels what is in its way."""
+        """Begin a command; False when its resource is busy. A fence or a drop cancels what is in its way."""
         running = self._running.get(command.resource)
         if running is not None and not running.done():
-            if not isinstance(command, FenceService):
+            if not isinstance(command, GOES_FIRST):
                 return False
             running.cancel()
         self._next += 1
@@ -102,7 +116,7 @@ class Executor:
         """One command from begin to end. Never raises but for its own cancellation, which is also an end."""
         began = self._clock.now()
         error: Exception | None = None
-        ok, sentence = False, "it was cancelled: a fence goes first, or the agent stops"
+        ok, sentence = False, "it was cancelled: a fence or a drop goes first, or the agent stops"
         try:
             if before is not None:
                 await asyncio.wait({before})
@@ -122,9 +136,9 @@ class Executor:
             self._on_finished(Finished(command, ok, sentence, holder_elapsed_s(began, ended), error))
 
     def _refuse_stale(self, command: Command) -> None:
-        """A command of an older epoch is dropped, not resumed; a fence is never stale."""
-        newest = self._hands.knowledge.high.epoch
-        if command.epoch < newest and command.resource is Resource.SERVICE and not isinstance(command, FenceService):
+        """A command of an older epoch is dropped, not resumed; a fence or a drop is never stale."""
+        newest, guarded = self._hands.knowledge.high.epoch, (Resource.SERVICE, Resource.ROUTES)
+        if command.epoch < newest and command.resource in guarded and not isinstance(command, GOES_FIRST):
             raise ActionError(f"it was decided in epoch {command.epoch}; epoch {newest} has begun")
 
     async def finish(self, within_s: float) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from actions.base import ActionTooLate, Guard
 from agent.clock import Clock
 from agent.coordination.coordinator import Coordinator
-from agent.decision.command import Command
+from agent.coordination.failsafe_rules import Answer, Question, is_in_force, speaks_of
+from agent.decision.command import Command, HookRole
 from agent.decision.view import FenceLayer
-from agent.errors import WatchdogError
+from agent.errors import CoordinationRefused, WatchdogError
 from agent.execution.crash_points import CrashPoint
 from agent.execution.journal import Journal
+from agent.execution.kernel_lease import KernelLease
 from agent.execution.remembered import Remembered
+from agent.execution.routes import Routes
 from agent.execution.service import Service
 from agent.execution.watchdog_client import WatchdogClient
 from agent.instant import Instant, has_passed
@@ -23,6 +27,27 @@ from agent.knowledge import Knowledge
 
 async def _not_wired() -> None:
     """Nobody asked for fresh facts yet."""
+
+
+async def _no_step(_: str) -> None:
+    """Nobody notes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HookSpec:
+    """A fixed command of the operator's, and when it is run."""
+
+    role: HookRole
+    command: tuple[str, ...]
+    timeout_s: float
+
+
+class PeerLine(Protocol):
+    """A way to the other agents."""
+
+    async def ask_promise(self, node: str, question: Question, timeout_s: float) -> Answer:
+        """The node's own answer to this very question. Raises `PeerError` when there is none that can be trusted."""
+        ...
 
 
 @dataclass(slots=True)
@@ -37,6 +62,16 @@ class Hands:
     service: Service | None
     watchdog: WatchdogClient | None
     crash_point: CrashPoint
+    kernel: KernelLease | None = None
+    """The lease of the service's port in the packet filter; None: the layer is not there."""
+    kernel_absence: str = ""
+    """Why it is not there, although nobody forbade it."""
+    routes: Routes | None = None
+    """What follows the leader; None: nothing, or not on this node."""
+    hooks: tuple[HookSpec, ...] = ()
+    """The operator's commands, in their order."""
+    peers: PeerLine | None = None
+    """How the other agents are asked; None: they cannot prove to each other who they are."""
     refresh: Callable[[], Awaitable[None]] = _not_wired
     """Reads the local service's facts anew; set by the control loop."""
     refresh_reading: Callable[[], Awaitable[None]] = _not_wired
@@ -60,6 +95,13 @@ class Hands:
             return None
         return tenure.deadline.earlier(fences.armed_deadline)
 
+    def refuse_when_bound(self, epoch: int) -> None:
+        """Raise `CoordinationRefused` while an own promise forbids to vote against `epoch` or to take it over."""
+        promise, reading = self.knowledge.promise, self.knowledge.reading
+        record, terms = None if reading is None else reading.lease.record, self.knowledge.group.terms
+        if promise is not None and speaks_of(promise, epoch) and is_in_force(promise, terms, record, self.clock.now()):
+            raise CoordinationRefused(f"this node has promised the holder of epoch {epoch} to let nobody take over")
+
     async def release_watchdog(self) -> None:
         """For a service that is proven not writable: a deadline left armed would only kill what is started next.
 
@@ -73,7 +115,13 @@ class Hands:
 
     def lease_guard(self, command: Command, entry: str) -> Guard:
         """Permission under the lease of the command's epoch, asked anew at each irreversible step; steps go to the journal."""
+        return Guard(self._permission(command), self._stepper(command, entry))
 
+    def routes_guard(self, command: Command) -> Guard:
+        """The same permission; nothing is journaled, because nothing has to be resumed."""
+        return Guard(self._permission(command), _no_step)
+
+    def _permission(self, command: Command) -> Callable[[], None]:
         def permit() -> None:
             tenure = self.knowledge.tenure
             if tenure is None or tenure.epoch != command.epoch:
@@ -84,7 +132,7 @@ class Hands:
             if deadline is None or has_passed(deadline, self.clock.now()):
                 raise ActionTooLate(f"the lease of epoch {command.epoch} ran out")
 
-        return Guard(permit, self._stepper(command, entry))
+        return permit
 
     def open_guard(self, command: Command, entry: str) -> Guard:
         """For commands that only make the service safer: always permitted; steps go to the journal."""
@@ -92,11 +140,7 @@ class Hands:
 
     def fence_guard(self) -> Guard:
         """For a fence: always permitted, and no disk stands in its way."""
-
-        async def no_step(_: str) -> None:
-            return None
-
-        return Guard(lambda: None, no_step)
+        return Guard(lambda: None, _no_step)
 
     def _stepper(self, command: Command, entry: str) -> Callable[[str], Awaitable[None]]:
         async def step(name: str) -> None:

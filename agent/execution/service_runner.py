@@ -51,7 +51,11 @@ async def _journaled(hands: Hands, command: Command) -> AsyncIterator[str]:
 async def fence(hands: Hands, command: Command) -> str:
     """Kill first, write the journal after: nothing may stand between a fence and its effect, and a full disk does not undo the proof."""
     order = cast("FenceService", command)
-    await hands.the_service().fence(hands.fence_guard())
+    try:
+        await hands.the_service().fence(hands.fence_guard())
+    finally:  # after the kill: what the dying processes say to their clients still leaves. After one that failed, all the more
+        if hands.kernel is not None:
+            await hands.kernel.close()
     await hands.release_watchdog()
     try:
         async with _journaled(hands, command):

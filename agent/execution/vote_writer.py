@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 from agent.coordination.coordinator import Committed, Operation, Transaction, Verb
 from agent.coordination.intents import decode_stored, finishing
 from agent.coordination.lease import UnreadableRecord, decode_record, formation_key, intent_key, lease_key, vote_key
+from agent.coordination.node_state import SentVote
 from agent.coordination.values import VoteValue, WordValue, encode
 from agent.decision.command import CastVote, Command, FinishIntent
 from agent.decision.view import ServiceState
+from agent.disk import StorageError
 from agent.errors import CoordinationRefused
 from agent.execution.hands import Hands
 
@@ -17,13 +20,24 @@ from agent.execution.hands import Hands
 async def cast_vote(hands: Hands, command: Command) -> str:
     """Write the vote over the index it was last read with, if the lease has not moved since the decision."""
     order = cast("CastVote", command)
-    group = hands.knowledge.group
+    knowledge = hands.knowledge
     if order.down:
         await _refuse_when_moved(hands, order.epoch)
-    await hands.remembered.note_vote(order.epoch, order.over_index, down=order.down)
+    vote, before = SentVote(order.epoch, order.down, order.over_index), knowledge.own_vote
+    if order.down:
+        hands.refuse_when_bound(order.epoch)
+    knowledge.own_vote = vote  # no await since the look at the promise, and before the disk: coordination/failsafe.py
+    try:
+        await hands.remembered.note_vote(vote)
+    except StorageError:
+        knowledge.own_vote = before  # it was not sent
+        raise
     value = encode(VoteValue(order.epoch, order.down, order.evidence))
-    await _commit(hands, (Operation(Verb.CAS, vote_key(group.name, hands.knowledge.node), index=order.over_index, value=value),))
-    await hands.remembered.vote_committed()
+    await _commit(hands, (Operation(Verb.CAS, vote_key(knowledge.group.name, knowledge.node), index=order.over_index, value=value),))
+    settled = replace(vote, settled=True)
+    if knowledge.own_vote == vote:
+        knowledge.own_vote = settled
+    await hands.remembered.vote_committed(settled)
     return f"voted {'down' if order.down else 'up'} in epoch {order.epoch}: {order.evidence}"
 
 

@@ -182,9 +182,12 @@ class WatchdogClient:
 
     # ------------------------------------------------------------------ what can be asked of it
 
-    async def register(self, group: str, data_dir: Path, uid: int, fence_budget_s: float) -> None:
-        """Have a service guarded: held from now on, fenced when its deadline passes. The same again is harmless."""
-        request = _registration(group, data_dir, uid, fence_budget_s)
+    async def register(self, group: str, data_dir: Path, uid: int, fence_budget_s: float, addresses: tuple[str, ...] = ()) -> None:
+        """Have a service guarded: held from now on, fenced when its deadline passes. The same again is harmless.
+
+        `addresses`, such as `192.0.2.100/24`, are taken off this host once the service is fenced.
+        """
+        request = _registration(group, data_dir, uid, fence_budget_s, addresses)
         await self._ask(request, protocol.Done, TIMEOUT_S)
         self._budgets[group] = fence_budget_s
 
@@ -302,8 +305,8 @@ class WatchdogClient:
             self._pending.set_exception(ConnectionResetError("the watchdog's socket closed"))
 
 
-def _registration(group: str, data_dir: Path, uid: int, fence_budget_s: float) -> protocol.Register:
-    request = protocol.Register(group, os.path.realpath(data_dir), uid, fence_budget_s)
+def _registration(group: str, data_dir: Path, uid: int, fence_budget_s: float, addresses: tuple[str, ...]) -> protocol.Register:
+    request = protocol.Register(group, os.path.realpath(data_dir), uid, fence_budget_s, addresses)
     try:
         protocol.check_registration(request)
     except protocol.Malformed as error:

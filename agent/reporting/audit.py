@@ -45,6 +45,8 @@ class EventKind(StrEnum):
     SERVICE_PROMOTED = "service.promoted"
     SERVICE_STOPPED = "service.stopped"
     SERVICE_STARTED = "service.started"
+    ROUTE_CHANGED = "route.changed"
+    HOOKS_RUN = "hooks.run"
     MEMBER_FOLLOWED = "member.followed"
     MEMBER_REJOINED = "member.rejoined"
     VOTE_CAST = "vote.cast"

@@ -24,6 +24,7 @@ from agent.decision.command import (
     PromoteService,
     RejoinService,
     RenewLease,
+    RunHooks,
     StartService,
     StopService,
     TakeLease,
@@ -31,7 +32,7 @@ from agent.decision.command import (
 )
 from agent.decision.engine import Decision
 from agent.decision.situation import Situation
-from agent.decision.view import FenceLayer, ServiceState, View
+from agent.decision.view import FenceLayer, RouteState, RouteView, ServiceState, View
 from agent.errors import QuorateError
 from agent.execution.executor import Finished
 from agent.instant import NANOSECONDS, Instant, observer_elapsed_s
@@ -49,6 +50,7 @@ KINDS: Mapping[type[Command], EventKind] = {
     FollowLeader: EventKind.MEMBER_FOLLOWED,
     RejoinService: EventKind.MEMBER_REJOINED,
     FinishIntent: EventKind.INTENT_FINISHED,
+    RunHooks: EventKind.HOOKS_RUN,
 }
 """Commands whose success is an event. Renewals, settings and words are routine."""
 
@@ -88,6 +90,7 @@ class Chronicle:
         self._succession: Succession | None = None
         self._promoted: Promoted | None = None
         """A promotion that ended; its history is written when the next view shows what came of it."""
+        self._routes: tuple[RouteView, ...] = ()
         self._writing: set[asyncio.Task[None]] = set()
 
     def decided(self, view: View, decision: Decision, now: Instant) -> None:
@@ -98,12 +101,23 @@ class Chronicle:
             self._attempt = _succession(taking, view, now)
         if self._promoted is not None and view.service.state is ServiceState.PRIMARY:
             self._conclude(self._promoted, view)
+        self._tell_routes(view, now)
         if decision.situation is self._situation:
             return
         before, self._situation = self._situation, decision.situation
         kind = EventKind.SERVICE_DIED if decision.situation is Situation.CRASHED else EventKind.SITUATION_CHANGED
         sentence = f"{'' if before is None else before.value + ' -> '}{decision.situation.value}: {decision.reason}"
         self._note(kind, sentence, now)
+
+    def _tell_routes(self, view: View, now: Instant) -> None:
+        """Each change of what follows the leader, whoever made it: this agent, a hand, the kernel when a lifetime was over."""
+        before = {route.name: route.state for route in self._routes}
+        self._routes = view.routes
+        for route in view.routes:
+            was = before.get(route.name, RouteState.UNKNOWN)
+            if route.state is not was:
+                why = f": {route.sentence}" if route.sentence else ""
+                self._note(EventKind.ROUTE_CHANGED, f"{route.name}: {was.value} -> {route.state.value}{why}", now)
 
     def finished(self, finished: Finished) -> None:
         """A command ended."""

@@ -27,7 +27,7 @@ from agent.coordination.measured import Request, RequestOutcome
 from agent.decision.command import Command
 from agent.decision.situation import Situation
 from agent.decision.view import FenceLayer
-from agent.reporting.status import CheckStatus, GroupStatus, Role, StatusDocument
+from agent.reporting.status import CheckStatus, GroupStatus, Role, RouteStatus, StatusDocument
 from checks.base import Status
 
 
@@ -97,6 +97,12 @@ def _votes(document: StatusDocument) -> Iterator[Reading]:
         yield (group.name, "up"), sum(not vote.down for vote in group.votes)
 
 
+def _fences(document: StatusDocument) -> Iterator[Reading]:
+    for group in document.groups:
+        for layer in FenceLayer:
+            yield (group.name, layer.value), layer in group.fences.standing
+
+
 def _healthy_members(document: StatusDocument) -> Iterator[Reading]:
     for group in document.groups:
         for member in group.members:
@@ -108,6 +114,15 @@ def _lags(document: StatusDocument) -> Iterator[Reading]:
         for member in group.members:
             if member.role is Role.STANDBY and member.lag_bytes is not None:
                 yield (group.name, member.name), member.lag_bytes
+
+
+def _routes(value: Callable[[RouteStatus], float], document: StatusDocument) -> Iterator[Reading]:
+    """What follows the leader, as it is on this very node."""
+    for group in document.groups:
+        for member in group.members:
+            if member.name == document.node:
+                for route in member.routes:
+                    yield (group.name, route.name), value(route)
 
 
 def _is_leader(group: GroupStatus, document: StatusDocument) -> float:
@@ -175,6 +190,31 @@ TABLE: tuple[Shown | Counted, ...] = (
         "1 if this node's watchdog is alive and holds a deadline for the group.",
         _GROUP,
         partial(_by_group, lambda g, _: g.fences.watchdog_alive and g.fences.armed_epoch is not None),
+    ),
+    Shown(
+        "quorate_failsafe_active",
+        "1 if this node's lease stands by the voters' promises because the coordinator commits nothing.",
+        _GROUP,
+        partial(_by_group, lambda g, _: g.failsafe.active),
+    ),
+    Shown(
+        "quorate_failsafe_promises",
+        "Promises that carry this node's lease; no series before anybody was asked.",
+        _GROUP,
+        partial(_by_group, lambda g, _: g.failsafe.promises if g.failsafe.active else None),
+    ),
+    Shown("quorate_fence_stands", "1 if this layer fences the group's service on this node, 0 if not.", (*_GROUP, "layer"), _fences),
+    Shown(
+        "quorate_route_present",
+        "1 if what follows the leader points to this node, 0 if not.",
+        (*_GROUP, "route"),
+        partial(_routes, lambda route: bool(route.present)),
+    ),
+    Shown(
+        "quorate_route_conflict",
+        "1 if somebody else answers for what this node raised or wants to raise.",
+        (*_GROUP, "route"),
+        partial(_routes, lambda route: bool(route.rival)),
     ),
     Shown("quorate_group_member_healthy", "1 if the node is what it should be in the group.", _MEMBER, _healthy_members),
     Shown("quorate_replication_lag_bytes", "Bytes that the standby is behind what the leader published last.", _MEMBER, _lags),

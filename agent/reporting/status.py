@@ -12,9 +12,10 @@ from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
 
+from agent.coordination.failsafe_rules import count_of, is_in_force
 from agent.coordination.lease import LeaseRecord, LeaseState, Position
 from agent.decision.quorum import counted_votes, is_fresh
-from agent.decision.view import FenceLayer, MemberView, ServiceState, View
+from agent.decision.view import FenceLayer, MemberView, RouteState, ServiceState, View
 from agent.errors import QuorateError
 from agent.instant import Instant, observer_elapsed_s, remaining_s
 
@@ -55,6 +56,17 @@ class CheckStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteStatus:
+    """One thing that follows the leader, as it is on one node. `rival`: who else answers for it. `sentence`: what went wrong last."""
+
+    name: str
+    state: RouteState
+    present: bool | None
+    rival: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class MemberStatus:
     """A node of the group. `problem`: why it is not healthy, in one sentence; empty: it is."""
 
@@ -69,6 +81,7 @@ class MemberStatus:
     healthy: bool
     problem: str
     heartbeat_age_s: float | None
+    routes: tuple[RouteStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +104,24 @@ class FenceStatus:
     watchdog_alive: bool
     armed_epoch: int | None
     refused: str
+    kernel_problem: str = ""
+    """Why the kernel layer does not stand; empty: it does, or is not wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailsafeStatus:
+    """Promises, on both sides. `absence`: why the holder asks for none when nothing commits; empty: it does."""
+
+    absence: str = ""
+    active: bool = False
+    """The deadline of this node's own lease stands by promises, not by the coordinator."""
+    promises: int | None = None
+    """Those that carry the own lease; None on all other nodes, and while nobody was asked in this epoch."""
+    needed: int | None = None
+    promised_epoch: int | None = None
+    """The epoch that this node has promised not to take over, nor to vote against; None: it is bound by nothing that it knows of."""
+    forgotten: bool = False
+    """It lost its state folder: what it may have promised before still counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +162,7 @@ class GroupStatus:
     votes_needed: int | None
     fences: FenceStatus
     intents: tuple[IntentStatus, ...]
+    failsafe: FailsafeStatus = FailsafeStatus()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +239,7 @@ def build_group_status(
         intents=tuple(
             IntentStatus(i.identity, i.kind.value, i.node, i.who, i.why, max(0.0, observer_elapsed_s(i.seen, now))) for i in view.intents
         ),
+        failsafe=_failsafe(view, now),
     )
 
 
@@ -247,6 +280,7 @@ def _member(view: View, name: str, now: Instant) -> MemberStatus:
         healthy=not problem,
         problem=problem,
         heartbeat_age_s=None if seen is None else max(0.0, observer_elapsed_s(seen.moved, now)),
+        routes=() if seen is None else tuple(RouteStatus(r.name, r.state, r.present, r.rival, r.sentence) for r in seen.routes),
     )
 
 
@@ -265,8 +299,10 @@ def _problem(view: View, seen: MemberView | None, role: Role, now: Instant) -> s
         return ""
     if seen.problem:
         return seen.problem
+    if role is Role.LEADER and seen.state is not ServiceState.PRIMARY:
+        return f"it holds the lease and its service is {seen.state.value}"
     if role is Role.LEADER:
-        return "" if seen.state is ServiceState.PRIMARY else f"it holds the lease and its service is {seen.state.value}"
+        return next((route.sentence or f"{route.name} is not raised" for route in seen.routes if route.state is not RouteState.PRESENT), "")
     return _standby_problem(seen, _leader(view.lease.record))
 
 
@@ -275,6 +311,9 @@ def _standby_problem(seen: MemberView, leader: str | None) -> str:
         return "it takes writes and is not the leader"
     if seen.state is not ServiceState.STANDBY:
         return f"its service is {seen.state.value}"
+    held = [route.name for route in seen.routes if route.present]
+    if held and leader is not None:
+        return f"it has {', '.join(held)} and is not the leader"
     if leader is not None and seen.upstream != leader:
         return f"it does not follow {leader}"
     return "" if seen.receiving or leader is None else f"it receives nothing from {leader}"
@@ -298,6 +337,20 @@ def _votes(view: View, now: Instant) -> tuple[VoteStatus, ...]:
     return tuple(VoteStatus(v.voter, v.down, v.epoch, v.voter in counted, v.evidence) for _, v in sorted(view.votes.items()))
 
 
+def _failsafe(view: View, now: Instant) -> FailsafeStatus:
+    tenure, promise = view.tenure, view.promise
+    counted = None if tenure is None or tenure.asked is None else count_of(tenure)
+    bound = promise is not None and is_in_force(promise, view.group.terms, view.lease.record, now)
+    return FailsafeStatus(
+        absence=view.group.failsafe_absence,
+        active=tenure is not None and tenure.is_by_promises,
+        promises=None if counted is None else counted[0],
+        needed=None if counted is None else counted[1],
+        promised_epoch=promise.epoch if promise is not None and bound else None,
+        forgotten=promise is not None and bound and promise.epoch is None,
+    )
+
+
 def _fences(view: View) -> FenceStatus:
     fences = view.fences
     return FenceStatus(
@@ -306,4 +359,5 @@ def _fences(view: View) -> FenceStatus:
         watchdog_alive=fences.watchdog_alive,
         armed_epoch=fences.armed_epoch,
         refused=fences.refused,
+        kernel_problem=fences.kernel_problem,
     )

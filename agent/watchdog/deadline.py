@@ -28,11 +28,15 @@ class Moment(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What is fenced: every process of `uid` that works in `data_dir`. `fence_budget_s`: how long that may take."""
+    """What is fenced: every process of `uid` that works in `data_dir`. `fence_budget_s`: how long that may take.
+
+    `addresses`: what else the holder alone may have, taken off the host once the service is fenced.
+    """
 
     data_dir: str
     uid: int
     fence_budget_s: float
+    addresses: tuple[str, ...] = ()
 
 
 class Deadline(NamedTuple):

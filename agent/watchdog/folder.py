@@ -120,5 +120,8 @@ def _group_of(entry: dict[str, object]) -> tuple[str, Target]:
     name, data_dir, uid, budget_s = entry["group"], entry["data_dir"], entry["uid"], entry["fence_budget_s"]
     if not (isinstance(name, str) and isinstance(data_dir, str) and isinstance(uid, int) and isinstance(budget_s, int | float)):
         raise Malformed("a field does not hold what belongs there")
-    check_registration(Register(name, data_dir, uid, budget_s))
-    return name, Target(data_dir, uid, float(budget_s))
+    addresses = entry.get("addresses", [])
+    if not isinstance(addresses, list) or not all(isinstance(text, str) for text in addresses):
+        raise Malformed("the addresses are no list of texts")
+    check_registration(Register(name, data_dir, uid, budget_s, tuple(addresses)))
+    return name, Target(data_dir, uid, float(budget_s), tuple(addresses))

@@ -2,6 +2,8 @@
 
 The order is the point: kill first, answer and speak afterwards. A fence is a blow a turn, not a loop of its own, so one group whose
 processes will not end never delays another group's deadline. deadline.py says what is right, process.py kills, evidence.py sees.
+
+The service's port needs nothing from here: its lease in the packet filter, where that layer stands, expires by itself at the same deadline.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from agent.watchdog import deadline as rules
+from agent.watchdog.address import remove_address
 from agent.watchdog.deadline import NANOSECONDS, Deadline, GroupState, Moment, Refusal, Target
 from agent.watchdog.evidence import is_writable, lock_holder_lives, says_production
 from agent.watchdog.host import moment
@@ -53,6 +56,8 @@ class Fence(NamedTuple):
     clean_looks: int = 0
     """Two in a row are the proof: one may miss a child whose parent was just ending."""
     next_blow_ns: int = 0
+    is_patient: bool = False
+    """fence_budget is used up."""
 
 
 class Watch:
@@ -66,6 +71,8 @@ class Watch:
         self.last_fence_ms = 0.0
         self.next_look_ns = 0
         self.next_scan_ns = 0
+        self.refused = ""
+        """Why the kernel last kept an address; said once."""
 
 
 class Guard:
@@ -84,7 +91,7 @@ class Guard:
 
     def register(self, request: Register) -> Answer:
         """Guard a service. Another target, or a target that another group has, only when the old one is idle."""
-        target = Target(request.data_dir, request.uid, request.fence_budget_s)
+        target = Target(request.data_dir, request.uid, request.fence_budget_s, request.addresses)
         watch = self._watches.get(request.group)
         if watch is not None and watch.state.target == target:
             return Done()
@@ -184,6 +191,8 @@ class Guard:
                 self._strike(watch, "the deadline passed")
         for group, watch in self._watches.items():
             self._finish(group, watch)
+            if watch.fence is not None and watch.fence.is_patient:  # what will not die must not be reached by its address
+                self._take_addresses(group, watch)
         for watch in self._watches.values():
             if rules.must_hold(watch.state, now) and not watch.state.latched:
                 self._look(watch, now)
@@ -205,6 +214,7 @@ class Guard:
             left=len(seen),
             clean_looks=0 if seen else fence.clean_looks + proof,
             next_blow_ns=moment().raw_ns + (PATIENT_BLOW_NS if patient else BLOW_NS),
+            is_patient=patient,
         )
 
     def _finish(self, group: str, watch: Watch) -> None:
@@ -214,6 +224,7 @@ class Guard:
             return
         took_ms = (moment().raw_ns - fence.began.raw_ns) / MILLISECOND_NS
         epoch = watch.state.deadline.epoch if watch.state.deadline else watch.state.highest_epoch
+        self._take_addresses(group, watch)
         watch.state = rules.prove_fenced(watch.state)
         watch.fence = None
         watch.last = Fenced(0, len(fence.killed))
@@ -223,6 +234,14 @@ class Guard:
             self._say(
                 f"fenced {group} ({fence.cause}; epoch {epoch}): {len(fence.killed)} processes in {took_ms:.1f} ms, fence {watch.fences}"
             )
+
+    def _take_addresses(self, group: str, watch: Watch) -> None:
+        """After the kill: what the dying processes say to their clients leaves with that address."""
+        for address in watch.state.target.addresses:
+            refused = remove_address(address)
+            if refused and refused != watch.refused:
+                self._say(f"{group}: {refused}; it falls by its own lifetime, if the agent gave it one")
+            watch.refused = refused
 
     def _look(self, watch: Watch, now: Moment) -> None:
         """Fence a held service if it is writable. A standby never is."""

@@ -24,6 +24,8 @@ from agent.watchdog.deadline import NANOSECONDS
 
 PAUSE_S = 0.001
 """Between two blows: a killed process needs about a millisecond to be gone."""
+CLEAN_LOOKS = 3
+"""A look may miss a child that was born after its list was made, of a parent that ended before it was looked at."""
 
 
 class Place(NamedTuple):
@@ -58,7 +60,7 @@ def strike(data_dir: str, uid: int) -> tuple[int, ...]:
 
 
 def kill_tree(data_dir: str, uid: int, budget_s: float) -> Killed:
-    """Strike until two looks in a row find nothing (one may miss a child whose parent was just ending), or the budget is used up."""
+    """Strike until CLEAN_LOOKS in a row find nothing, or the budget is used up."""
     end_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) + int(budget_s * NANOSECONDS)
     killed: set[int] = set()
     clean = 0
@@ -66,7 +68,7 @@ def kill_tree(data_dir: str, uid: int, budget_s: float) -> Killed:
         found = strike(data_dir, uid)
         killed.update(found)
         clean = 0 if found else clean + 1
-        if clean >= 2 or time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) >= end_ns:
+        if clean >= CLEAN_LOOKS or time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) >= end_ns:
             return Killed(len(found), len(killed))
         time.sleep(PAUSE_S)
 

@@ -13,6 +13,8 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple, TypeVar, cast
 
+from agent.watchdog.address import parse_address
+
 VERSION = 1
 """The same number as agent.PROTOCOL_VERSION (a test says so); both sides refuse another one."""
 SOCKET = "watchdog.sock"
@@ -22,6 +24,7 @@ LOG = "watchdog.log"
 LARGEST_REQUEST = 8192
 LARGEST_ANSWER = 65536
 MOST_GROUPS = 32
+MOST_ADDRESSES = 16
 LONGEST_BUDGET_S = 60.0
 
 
@@ -43,6 +46,8 @@ class Register(NamedTuple):
     data_dir: str
     uid: int
     fence_budget_s: float
+    addresses: tuple[str, ...] = ()
+    """`192.0.2.100/24`: taken off this host once the service is fenced. Left out of the message when there are none."""
 
 
 class HandOver(NamedTuple):
@@ -174,6 +179,7 @@ _ANSWERS: dict[str, type[Answer]] = {
     "refused": Refused,
 }
 _NAMES: dict[type, str] = {kind: name for name, kind in (*_REQUESTS.items(), *_ANSWERS.items())}
+_NO_DEFAULT = object()
 _Message = TypeVar("_Message", bound=Request | Answer)
 
 
@@ -208,10 +214,13 @@ def check_registration(request: Register) -> None:
         raise Malformed("data_dir is no absolute path of a folder of its own")
     if not 0 < request.fence_budget_s <= LONGEST_BUDGET_S:
         raise Malformed(f"fence_budget_s is not above 0 and at most {LONGEST_BUDGET_S:g}")
+    if len(request.addresses) > MOST_ADDRESSES or not all(parse_address(text) for text in request.addresses):
+        raise Malformed(f"addresses are not at most {MOST_ADDRESSES} of the form 192.0.2.100/24")
 
 
 def _plain(message: Request | Answer) -> dict[str, object]:
-    fields: dict[str, object] = {"is": _NAMES[type(message)], **message._asdict()}
+    said = {key: value for key, value in message._asdict().items() if value != message._field_defaults.get(key, _NO_DEFAULT)}
+    fields: dict[str, object] = {"is": _NAMES[type(message)], **said}
     if isinstance(message, Report):
         fields["groups"] = [_plain(group) for group in message.groups]
     return fields
@@ -232,6 +241,7 @@ def _decode(raw: object, kinds: Mapping[str, type[_Message]]) -> _Message:
     kind = kinds.get(name) if isinstance(name, str) else None
     if kind is None:
         raise Malformed("the message names no verb that is known here")
+    raw = {**kind._field_defaults, **raw}  # a field that came later may be missing, and is left out when it says nothing
     if raw.keys() != set(kind._fields):
         raise Malformed(f"{name} wants the fields {', '.join(kind._fields) or 'none'}")
     return cast("_Message", kind._make(_checked(key, raw[key], kind.__annotations__[key]) for key in kind._fields))
@@ -244,6 +254,8 @@ def _checked(key: str, value: object, wanted: object) -> object:
         return float(value)
     if wanted is str and isinstance(value, str) and (key != "group" or 0 < len(value) < 64) and len(value) < 4096:
         return value
+    if wanted == tuple[str, ...] and isinstance(value, list | tuple) and all(isinstance(text, str) for text in value):
+        return tuple(value)
     if wanted == tuple[GroupReport, ...] and isinstance(value, list):
         return tuple(_decode(group, {"group": GroupReport}) for group in value)
     raise Malformed(f"the field {key} does not hold what belongs there")

@@ -2,6 +2,7 @@
 
 - PROBE (/livez, /readyz, /groups, /metrics): open on the listening address; like READ when `api.private` is set.
 - READ: open to this host's own users, by loopback; a token with the role `read` from elsewhere.
+- PEER: another agent, by the shared key that it signs with (peers.py); nothing else counts.
 - WRITE: a token with the role `operator`, on loopback too. Only without a tokens file: loopback, and the kernel must say that the other end
   belongs to the agent's own user or to root.
 
@@ -34,6 +35,8 @@ class Need(StrEnum):
     PROBE = "probe"
     READ = "read"
     WRITE = "write"
+    PEER = "peer"
+    """Another agent: no token opens it; its own handler wants every question signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class Access:
         """Who it is, for the record; raises 401 or 403 with a sentence."""
         if need is Need.PROBE and not self.private:
             return "anybody"
+        if need is Need.PEER:
+            return "a peer"
         bearer = self._bearer(request, need)
         role = Role.OPERATOR if need is Need.WRITE else Role.READ
         if bearer is not None:

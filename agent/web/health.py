@@ -15,11 +15,18 @@ class Part(StrEnum):
 
     ALL = "all"
     DATABASE = "database"
+    REDIS = "redis"
+    TRAEFIK = "traefik"
     LEADERSHIP = "leadership"
 
 
-KINDS: dict[Part, frozenset[str]] = {Part.DATABASE: frozenset({"postgres"})}
-"""The kinds of checks that belong to a part."""
+KINDS: dict[Part, frozenset[str]] = {
+    Part.DATABASE: frozenset({"postgres"}),
+    Part.REDIS: frozenset({"redis"}),
+    Part.TRAEFIK: frozenset({"traefik"}),
+    Part.LEADERSHIP: frozenset({"consul"}),
+}
+"""The kinds of checks that belong to a part. Who leads is agreed on through Consul: so it stands with leadership."""
 
 _SEVERITY = {Status.HEALTHY: 0, Status.UNKNOWN: 1, Status.DEGRADED: 1, Status.UNHEALTHY: 2}
 
@@ -28,6 +35,7 @@ LEADERSHIP: dict[Situation, Status] = {
     Situation.FOLLOWING: Status.HEALTHY,
     Situation.WITNESSING: Status.HEALTHY,
     Situation.UNFORMED: Status.DEGRADED,
+    Situation.FAILSAFE: Status.DEGRADED,
     Situation.PROMOTING: Status.DEGRADED,
     Situation.STEPPING_DOWN: Status.DEGRADED,
     Situation.REJOINING: Status.DEGRADED,

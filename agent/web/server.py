@@ -22,6 +22,7 @@ from agent.errors import ConfigurationError, CoordinationError, CoordinationRefu
 from agent.reporting.metrics import Metrics
 from agent.web import api, page, probes
 from agent.web.access import Access, Need
+from agent.web.peers import PeerEdge
 from agent.web.source import StatusSource
 
 log = structlog.get_logger()
@@ -45,10 +46,11 @@ _HEADERS = {
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_app(source: StatusSource, metrics: Metrics, access: Access) -> web.Application:
+def make_app(source: StatusSource, metrics: Metrics, access: Access, peers: PeerEdge | None = None) -> web.Application:
     """The application with all its paths. `tests` and the agent start it with `serve`."""
     app = web.Application(middlewares=[_finish, _say_errors], client_max_size=MAX_BODY_BYTES)
     edge = api.Edge(source, metrics)
+    peers = PeerEdge(None, {}) if peers is None else peers
     routes: tuple[tuple[str, str, Need, Answer], ...] = (
         ("GET", "/livez", Need.PROBE, probes.livez(source)),
         ("GET", "/readyz", Need.PROBE, probes.readyz(source)),
@@ -66,6 +68,7 @@ def make_app(source: StatusSource, metrics: Metrics, access: Access) -> web.Appl
         ("GET", "/api/v1/events", Need.READ, edge.events),
         ("GET", "/api/v1/intents/{group}/{identity}", Need.READ, edge.intent),
         ("POST", "/api/v1/intents", Need.WRITE, edge.submit),
+        ("POST", "/api/v1/peers/{group}/promise", Need.PEER, peers.promise),
         ("GET", "/", Need.READ, page.asset("status.html")),
         ("GET", "/static/{name}", Need.READ, page.asset(None)),
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from itertools import count
 from pathlib import Path
+
+import structlog
 
 from agent.clock import SystemClock
 from agent.coordination.coordinator import Committed, Coordinator, Operation, Verb
@@ -19,8 +22,14 @@ GROUP = "pg"
 async def connect(address: str) -> Coordinator:
     """A client of the coordinator at `address`, as a factory of conftest.py names it."""
     kind, _, where = address.partition(":")
-    assert kind == "local", f"no coordinator of kind {kind}"
-    return await LocalCoordinator.open(Path(where), SystemClock())
+    if kind == "local":
+        return await LocalCoordinator.open(Path(where), SystemClock())
+    assert kind == "consul", f"no coordinator of kind {kind}"
+    from agent.coordination.consul import ConsulCoordinator  # noqa: PLC0415 - half a second that the local one's many processes spare
+    from agent.coordination.consul_access import Access, ConsulPlace  # noqa: PLC0415
+
+    place = ConsulPlace(**json.loads(where))
+    return ConsulCoordinator(place, Access(place, Path.read_text), SystemClock())
 
 
 def say(what: object) -> None:
@@ -72,8 +81,11 @@ async def race(coordinator: Coordinator, rounds: str) -> None:
     """Try to take over each epoch in turn from whoever has it; say which were won, and how many attempts were refused."""
     session = await coordinator.open_session("racer")
     refused, epoch = 0, 1
+    say("ready")
     while epoch <= int(rounds):
         snapshot = await coordinator.read(f"{GROUP}/", TIMEOUT_S)
+        if lease_key(GROUP) not in snapshot.entries:
+            continue  # nobody has fired the gun yet
         entry, vote = snapshot.entries[lease_key(GROUP)], snapshot.entries[vote_key(GROUP, "c")]
         seen = decode_record(entry.value).epoch
         if seen >= epoch:
@@ -99,4 +111,5 @@ async def main(address: str, task: str, argument: str) -> None:
 
 
 if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # standard output says what the task did
     asyncio.run(main(*sys.argv[1:4]))

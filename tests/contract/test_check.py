@@ -19,9 +19,12 @@ from tests.polling import eventually_async
 from tests.servers.misbehaving import GARBAGE, answering, blackhole, hung, refused
 
 OPTIONS: Mapping[str, Callable[[str, int], dict[str, object]]] = {
+    "consul": lambda host, port: {"url": f"http://{host}:{port}", "token": "hunter2"},
     "http": lambda host, port: {"url": f"http://{host}:{port}/health", "expect_text": "well"},
     "postgres": lambda host, port: {"dsn": f"host={host} port={port} user=quorate dbname=postgres", "password": "hunter2"},
+    "redis": lambda host, port: {"host": host, "port": port, "user": "quorate", "password": "hunter2"},
     "tcp": lambda host, port: {"address": f"{host}:{port}"},
+    "traefik": lambda host, port: {"url": f"http://{host}:{port}", "user": "quorate", "password": "hunter2"},
 }
 ONLY_CONNECTS = {"tcp"}
 """Kinds that say nothing and expect nothing to be said: for them a hung target is one that takes no connection."""
@@ -185,7 +188,7 @@ async def test_a_check_may_be_used_again_after_a_failure_and_closed_twice(kind: 
 
 def test_the_package_and_its_base_import_no_client_library() -> None:
     script = (
-        "import sys; before = set(sys.modules); import checks, checks.base, checks.loading, checks.network, checks.units;"
+        "import sys; import checks, checks.base, checks.loading, checks.network, checks.units, checks.secret_file, checks.tls_trust;"
         "print(sorted({'psycopg', 'aiohttp', 'redis', 'docker', 'agent', 'actions'} & set(sys.modules)))"
     )
     said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60).stdout

@@ -20,9 +20,9 @@ from agent.coordination.lease import (
     vacating,
     vote_key,
 )
-from tests.contract.calls import commit, entry_of, put, refuse
+from tests.contract.calls import commit, entry_of, line_from, put, refuse
 from tests.contract.client import GROUP, record_of
-from tests.contract.conftest import StartClient
+from tests.contract.conftest import CoordinatorFactory, StartClient
 
 LEASE = lease_key(GROUP)
 
@@ -197,15 +197,19 @@ async def test_a_holder_takes_the_next_epoch_of_its_own(coordinator: Coordinator
     assert (decode_record(taken.value).epoch, taken.session) == (2, session)
 
 
-async def test_of_two_processes_that_race_for_200_epochs_one_wins_each(coordinator: Coordinator, start_client: StartClient) -> None:
+async def test_of_two_processes_that_race_for_epochs_one_wins_each(
+    coordinator: Coordinator, coordinator_factory: CoordinatorFactory, start_client: StartClient
+) -> None:
+    epochs = 10 * coordinator_factory.rounds
     session = await coordinator.open_session("a")
     await put(coordinator, vote_key(GROUP, "c"), b"down")
+    racers = [await start_client("race", str(epochs)) for _ in range(2)]
+    assert [await line_from(racer) for racer in racers] == ["ready", "ready"]
     start = replace(record_of("a", 0), nonce="start")
     await commit(coordinator, Operation(Verb.LOCK, LEASE, session=session, value=encode_record(start)))
-    racers = [await start_client("race", "200") for _ in range(2)]
     async with asyncio.timeout(90):
         said = [(await racer.communicate())[0].decode().split("\n") for racer in racers]
     won = [[int(line.split()[1]) for line in lines if line.startswith("won")] for lines in said]
-    assert sorted(won[0] + won[1]) == list(range(1, 201))
+    assert sorted(won[0] + won[1]) == list(range(1, epochs + 1))
     assert sum(int(line.split()[1]) for lines in said for line in lines if line.startswith("refused")) > 0, "they never met"
-    assert decode_record((await entry_of(coordinator, LEASE)).value).epoch == 200
+    assert decode_record((await entry_of(coordinator, LEASE)).value).epoch == epochs

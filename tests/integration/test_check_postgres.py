@@ -49,7 +49,10 @@ async def probe(server: PostgresServer, level: Level = Level.LIVENESS, timeout_s
     """One run; by default as `quorate` over TCP with its password."""
     given = {"dsn": dsn(server), "password": PASSWORDS["quorate"], **options}
     check = PostgresCheck(level, PostgresOptions.model_validate(given))
-    return await check.probe(timeout_s, RunLog())
+    try:
+        return await check.probe(timeout_s, RunLog())
+    finally:
+        await check.close()
 
 
 async def writable(server: PostgresServer, user: str = "quorate", password: str | None = None, timeout_s: float = TIMEOUT_S) -> Writable:

@@ -36,6 +36,8 @@ OUTCOME = some(ok=st.booleans(), ended=AGO, failures=st.integers(0, 6))
 COMMANDS = [
     *("RenewLease", "TakeLease", "VacateLease", "FormGroup", "CastVote", "GiveWord", "FenceService", "StopService", "StartService"),
     *("StopReceiving", "FollowLeader", "RejoinService", "PromoteService", "SealService", "SetSyncNames", "FinishIntent"),
+    "AskPromises",
+    *("RaiseRoutes", "DropRoutes", "ProbeRoutes", "RunHooks"),
 ]
 REPLICAS = st.lists(
     some(streaming=st.booleans(), flushed=st.sampled_from([3500, 5000]), sync=st.booleans()).flatmap(
@@ -49,8 +51,10 @@ GROUP = some(
     on_crash=st.sampled_from(["failover", "restart"]),
     witnesses=st.just(["edge1"]),
     members=st.sampled_from([{"pg1": {}, "pg2": {}}, {"pg1": {"priority": 0}, "pg2": {}, "pg3": {"nofailover": True}}, {"pg1": {}}]),
+    hooks=st.sampled_from([["elected"], ["elected", "defeated"]]),
     fences=st.sampled_from([[], ["watchdog"], ["seal", "watchdog", "kernel"]]),
     ttl=st.sampled_from([1.0, 0.5, 5.0]),
+    failsafe=st.booleans(),
 )
 LEASE = st.one_of(
     st.just("none"),
@@ -75,6 +79,9 @@ TENURE = st.one_of(
         sent=st.one_of(AGO, st.just("unknown")),
         began=AGO,
         adopted_deadline=AHEAD,
+        promised=AGO,
+        asked=AGO,
+        index=st.just(0),
         attempts=st.lists(
             some(sent=AGO, state=st.sampled_from(["held", "vacated"]), sync_set=st.sampled_from([[], ["pg2"]]), paused=st.booleans()),
             max_size=2,
@@ -134,6 +141,12 @@ WORDS: dict[str, st.SearchStrategy[Any]] = {
     "observation": st.one_of(st.just("none"), some(writable=st.sampled_from([True, False, "unknown"]), asked=AGO, since=AGO)),
     "in_flight": st.lists(st.sampled_from(COMMANDS), max_size=2),
     "outcomes": st.dictionaries(st.sampled_from(COMMANDS), OUTCOME, max_size=3),
+    "routes": st.lists(
+        some(present=st.sampled_from([True, False, "unknown"]), rival=st.sampled_from(["", "02:00:00:00:00:02"]), asked=AGO), max_size=1
+    ),
+    "told": st.fixed_dictionaries({"epoch": st.sampled_from(EPOCHS), "role": st.sampled_from(["elected", "defeated"])}),
+    "promise": some(epoch=st.sampled_from([*EPOCHS, "any"]), given=AGO, wait=st.sampled_from([1.0, 7.0])),
+    "vote_is_uncertain": st.booleans(),
     "answered": st.one_of(AGO, st.just("never")),
     "session": st.just("none"),
     "lags": st.booleans(),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from agent.coordination.coordinator import Entry
+from agent.coordination.failsafe_rules import Promise
 from agent.coordination.lease import (
     Attempt,
     Debt,
@@ -24,7 +25,7 @@ from agent.coordination.lease import (
     encode_record,
 )
 from agent.decision import command as commands
-from agent.decision.command import Command, IntentOutcome, RejoinMode
+from agent.decision.command import Command, HookRole, IntentOutcome, RejoinMode
 from agent.decision.context import Context
 from agent.decision.engine import ENGINES
 from agent.decision.memory import Memory
@@ -46,18 +47,18 @@ from agent.decision.view import (
     Observation,
     OnCrash,
     Outcome,
-    Replica,
+    RouteView,
     ServiceState,
     ServiceView,
+    Told,
     View,
     VoteView,
     WordView,
 )
 from agent.instant import Instant
+from tests.scenarios.pieces import changed, instant, own_member, replica
 from tests.scenarios.words import Words, resolve
 
-START = Instant(1_000_000 * 10**9, 900_000 * 10**9)
-"""Second 0 of every scenario. The two clocks differ, as they do on a machine that has slept."""
 INDEX = 900
 SYSTEM = "7300000000000000001"
 HISTORY = [[1, 1000], [2, 3000]]
@@ -73,11 +74,6 @@ class Scene:
 
     view: View
     now: Instant
-
-
-def instant(value: float) -> Instant:
-    """The moment `value` seconds after the start."""
-    return START.after(value)
 
 
 class Builder:
@@ -129,6 +125,8 @@ class Builder:
             restart_timeout_s=words.take("restart_timeout", 10.0),
             sync_timeout_s=words.take("sync_timeout", 3.0),
             cooldown_s=60.0,
+            hooks=frozenset(HookRole(role) for role in words.take("hooks", ())),
+            failsafe=words.take("failsafe", default=False),
             required_fences=frozenset(FenceLayer(f) for f in words.take("fences", ("seal", "watchdog"))),
         )
         words.close()
@@ -184,7 +182,7 @@ class Builder:
         adopted = words.take("adopted_deadline")
         sent = words.take("sent")
         confirmed = Words("tenure.record", words.take("record", {}))
-        record = _changed(self.record, confirmed)
+        record = changed(self.record, confirmed)
         tenure = Tenure(
             record=record,
             index=words.take("index", self.index),
@@ -193,15 +191,28 @@ class Builder:
             adopted_deadline=self._maybe(adopted),
             attempts=tuple(self._attempt(record, n, a) for n, a in enumerate(words.take("attempts", []), start=1)),
             began=self._when(words.take("began"), 100.0),
+            promises=tuple((name, instant(asked)) for name, asked in words.take("promises", {}).items()),
+            promised=self._maybe(words.take("promised")),
+            asked=self._maybe(words.take("asked")),
         )
         words.close()
         return tenure
 
+    def _promise(self, raw: Mapping[str, Any] | None) -> Promise | None:
+        if raw is None:
+            return None
+        words = Words("promise", raw)
+        epoch = words.take("epoch", self.record.epoch)
+        wait_s = words.take("wait", self.group.terms.takeover_wait_s)
+        promise = Promise(None if epoch == "any" else epoch, words.take("holder", "pg1"), wait_s, self._when(words.take("given"), 0.1))
+        words.close()
+        return promise
+
     def _attempt(self, record: LeaseRecord, number: int, raw: Any) -> Attempt:
         words = Words("attempt", raw)
         sent = self._when(words.take("sent"), 0.1)
-        changed = _changed(replace(record, sequence=record.sequence + number, nonce=f"n{record.sequence + number}"), words)
-        return Attempt(changed, sent)
+        attempted = changed(replace(record, sequence=record.sequence + number, nonce=f"n{record.sequence + number}"), words)
+        return Attempt(attempted, sent)
 
     # ------------------------------------------------------------------ this node
 
@@ -230,7 +241,7 @@ class Builder:
             sealed=words.take("sealed", member),
             sync_names=tuple(words.take("sync_names", set_ if state is ServiceState.PRIMARY else [])),
             sync_effective_lsn=words.take("sync_effective_lsn", 4000 if state is ServiceState.PRIMARY and set_ else None),
-            replicas=tuple(_replica(r) for r in replicas),
+            replicas=tuple(replica(r) for r in replicas),
             own_timelines=tuple((e, t) for e, t in words.take("own_timelines", [])),
         )
         words.close()
@@ -245,13 +256,16 @@ class Builder:
         deadline = None if tenure is None or epoch is None else tenure.deadline
         if isinstance(armed, Mapping):
             epoch, deadline = armed["epoch"], instant(armed["deadline"])
+        standing = frozenset(FenceLayer(f) for f in words.take("standing", [f.value for f in self.group.required_fences]))
         fences = FenceView(
-            standing=frozenset(FenceLayer(f) for f in words.take("standing", [f.value for f in self.group.required_fences])),
+            standing=standing,
             watchdog_alive=words.take("watchdog_alive", default=True),
             armed_epoch=epoch,
             armed_deadline=deadline,
             refused=words.take("refused", ""),
             suspended=words.take("suspended", self.record.paused and tenure is not None),
+            kernel_epoch=words.take("kernel_epoch", epoch if FenceLayer.KERNEL in standing else None),
+            kernel_problem=words.take("kernel_problem", ""),
         )
         words.close()
         return fences
@@ -279,7 +293,7 @@ class Builder:
             if raw.get(name) == "none" or (self.never_formed and name not in raw and name != self.node):
                 continue
             members[name] = self._member(name, Words(f"members.{name}", raw.get(name, {})))
-        members[self.node] = _own_member(self.node, service, self.at_s, members.get(self.node))
+        members[self.node] = own_member(self.node, service, self.at_s, members.get(self.node))
         return members
 
     def _member(self, name: str, words: Words) -> MemberView:
@@ -370,16 +384,29 @@ class Builder:
             "index": 800,
             "outcome": IntentOutcome.DONE,
             "sentence": "",
+            "role": HookRole(said.get("role", "elected")),
         }
         chosen = {f.name: plain[f.name] for f in fields(kind)}
         if "record" in said and "record" in chosen:
-            chosen["record"] = _changed(self.record, Words(f"{name}.record", said["record"]))
+            chosen["record"] = changed(self.record, Words(f"{name}.record", said["record"]))
         for word in ("epoch", "cause", "leader", "down"):
             if word in said:
                 chosen[word] = said[word]
         if "names" in said:
             chosen["names"] = tuple(said["names"])
         return kind(**chosen)
+
+    def _routes(self, raw: list[Any]) -> tuple[RouteView, ...]:
+        routes = []
+        for said in raw:
+            words = Words("routes", {"present": said == "present"} if isinstance(said, str) else said)
+            present = words.take("present", default=False)
+            asked = self._maybe(words.take("asked"))
+            rival = words.take("rival", "")
+            name = words.take("name", "vip 192.0.2.100")
+            routes.append(RouteView(name, None if present == "unknown" else present, rival, asked))
+            words.close()
+        return tuple(routes)
 
     def _in_flight(self, raw: list[Any]) -> tuple[InFlight, ...]:
         named = [(item, {}) if isinstance(item, str) else next(iter(item.items())) for item in raw]
@@ -410,6 +437,7 @@ class Builder:
         leads = tenure is not None
         service = self._service(Words("service", take("service", {})), leads)
         answered = take("answered")
+        told = take("told")
         view = View(
             node=self.node,
             incarnation=f"boot-{self.node}",
@@ -433,44 +461,13 @@ class Builder:
             outcomes=self._outcomes(take("outcomes", {})),
             highest_epoch=take("highest_epoch", 0 if self.never_formed else self.record.epoch),
             undecided_takeover_index=take("undecided_takeover_index"),
+            promise=self._promise(take("promise")),
+            vote_is_uncertain=take("vote_is_uncertain", default=False),
+            routes=self._routes(take("routes", [])),
+            told=None if told is None else Told(told["epoch"], HookRole(told["role"])),
         )
         self.given.close()
         return Scene(view, instant(self.at_s))
-
-
-def _changed(record: LeaseRecord, words: Words) -> LeaseRecord:
-    """The record with a few fields said anew."""
-    if words.has("sync_set"):
-        set_ = words.take("sync_set")
-        record = replace(record, sync_set=None if set_ is None else tuple(set_))
-    if words.has("ttl"):
-        record = replace(record, terms=replace(record.terms, ttl_s=words.take("ttl")))
-    if words.has("state"):
-        record = replace(record, state=LeaseState(words.take("state")))
-    if words.has("debt"):
-        debt = words.take("debt")
-        record = replace(record, debt=None if debt is None else Debt(*debt))
-    for word in ("paused", "epoch", "holder", "sequence", "nonce"):
-        if words.has(word):
-            record = replace(record, **{word: words.take(word)})
-    words.close()
-    return record
-
-
-def _replica(said: Mapping[str, Any]) -> Replica:
-    words = Words("replica", said)
-    replica = Replica(
-        words.take("name"), words.take("streaming", default=True), words.take("flushed", 5000), words.take("sync", default=False)
-    )
-    words.close()
-    return replica
-
-
-def _own_member(node: str, service: ServiceView, at_s: float, said: MemberView | None) -> MemberView:
-    """The own member is shown as the service is, not as it was published."""
-    same = ("state", "position", "history", "stopped_for_epoch", "upstream", "receiving", "system_identifier")
-    own = MemberView(node, moved=instant(at_s), incarnation=f"boot-{node}", **{name: getattr(service, name) for name in same})
-    return own if said is None else replace(own, problem=said.problem, paused_epoch=said.paused_epoch)
 
 
 def build(given: Mapping[str, Any], at_s: float = 0.0) -> Scene:

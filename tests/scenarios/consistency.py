@@ -96,6 +96,9 @@ def _times(view: View, now: Instant) -> Iterator[str]:
         "the renewal": None if view.tenure is None else view.tenure.dated,
         "the observation": None if view.observation is None else view.observation.asked,
     }
+    past["the promises"] = None if view.tenure is None else view.tenure.promised
+    past["the last round of questions"] = None if view.tenure is None else view.tenure.asked
+    past["the promise given"] = None if view.promise is None else view.promise.since
     past |= {f"the heartbeat of {name}": member.moved for name, member in view.members.items()}
     past |= {f"the end of {name}": outcome.ended for name, outcome in view.outcomes.items()}
     past |= {f"the sight of intent {intent.identity}": intent.seen for intent in view.intents}
@@ -116,6 +119,17 @@ def _commands(view: View, _: Instant) -> Iterator[str]:
             yield f"{name} failed last and yet never failed"
 
 
+def _promises(view: View, _: Instant) -> Iterator[str]:
+    promise, record = view.promise, view.lease.record
+    if promise is None or promise.epoch is None:
+        return
+    if promise.epoch > view.highest_epoch:
+        yield "a promise raises the highest epoch on disk"
+    given_up = record is not None and record.state is LeaseState.VACATED and record.epoch == promise.epoch
+    if given_up and not view.coordination.went_back:
+        yield "a give-up of the promised epoch that is read ends the promise"
+
+
 def _votes(view: View, _: Instant) -> Iterator[str]:
     for voter, vote in view.votes.items():
         if vote.epoch > view.highest_epoch:
@@ -124,4 +138,4 @@ def _votes(view: View, _: Instant) -> Iterator[str]:
         yield "nobody observes itself from outside"
 
 
-_PARTS: tuple[Callable[[View, Instant], Iterator[str]], ...] = (_lease, _tenure, _service, _fences, _times, _commands, _votes)
+_PARTS: tuple[Callable[[View, Instant], Iterator[str]], ...] = (_lease, _tenure, _service, _fences, _times, _commands, _promises, _votes)

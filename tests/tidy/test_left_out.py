@@ -12,6 +12,7 @@ import pytest
 
 from tests import run
 from tests.install import needs
+from tests.install.parts import Missing, Part
 from tests.tidy import code
 
 pytestmark = pytest.mark.slow
@@ -53,9 +54,7 @@ def write(house: Path, tier: str, **texts: str) -> run.Tier:
     return run.Tier(tier, workers=1)
 
 
-def closing(
-    outcomes: list[run.Outcome], capfd: pytest.CaptureFixture[str], missing: tuple[needs.Missing, ...] = ()
-) -> tuple[int, list[str]]:
+def closing(outcomes: list[run.Outcome], capfd: pytest.CaptureFixture[str], missing: tuple[Missing, ...] = ()) -> tuple[int, list[str]]:
     """The exit code and the last two lines."""
     capfd.readouterr()
     exit_code = run.report(outcomes, missing)
@@ -92,8 +91,8 @@ def test_with_ci_it_fails(house: Path, capfd: pytest.CaptureFixture[str], monkey
 def test_a_part_that_cannot_be_had_is_left_out_and_with_ci_fails(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part = needs.Part("sextant", "find the way", "buy one", lambda: None, lambda: None, "nothing")
-    missing = (needs.Missing(part, "sold out"),)
+    part = Part("sextant", "find the way", "buy one", lambda: None, lambda _: None, "nothing")
+    missing = (Missing(part, "sold out"),)
     outcomes = [run.Outcome("unit", counts={"unit": {"passed": 1}})]
     monkeypatch.delenv("CI", raising=False)
     left_out = "LEFT OUT: sextant, needed to find the way (buy one)"
@@ -137,7 +136,7 @@ def test_a_part_that_a_test_requires(house: Path, capfd: pytest.CaptureFixture[s
     part = needs.PARTS["promtool"]
     outcomes = run.run([write(house, "unit", a=PASSES, b=requires)])
     once = f"LEFT OUT: {part.left_out} ({part.how})"
-    assert closing(outcomes, capfd, (needs.Missing(part, "no network"),))[1] == ["1 passed, 0 failed, 1 skipped", once]
+    assert closing(outcomes, capfd, (Missing(part, "no network"),))[1] == ["1 passed, 0 failed, 1 skipped", once]
 
 
 def test_ctrl_c_lets_tests_clean_up(house: Path) -> None:

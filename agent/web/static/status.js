@@ -41,6 +41,7 @@ function memberRow(member) {
     [member.position_text],
     [bytes(member.lag_bytes), "number"],
     [member.receiving ? `from ${member.upstream}` : null],
+    [member.routes.filter((route) => route.present).map((route) => route.name).join(", ") || null],
     [seconds(member.heartbeat_age_s), "number"],
     [member.healthy ? "healthy" : member.problem, member.healthy ? "good" : "bad"],
   ]);
@@ -51,10 +52,11 @@ function facts(group) {
   return [
     `leader ${group.leader ?? "none"}`,
     `epoch ${group.epoch ?? "–"}`,
-    group.lease_remaining_s === null ? `lease moved ${seconds(group.lease_moved_s) ?? "never"} ago` : `lease ${seconds(group.lease_remaining_s)} left`,
+    group.lease_remaining_s === null ? `lease moved ${seconds(group.lease_moved_s) ?? "never"} ago` : `lease ${seconds(group.lease_remaining_s)} left${group.failsafe.active ? ` by ${group.failsafe.promises} promises of ${group.failsafe.needed} needed` : ""}`,
     `durability ${group.durability}${group.sync_set === null ? "" : ` (${group.sync_set.join(", ") || "nobody"})`}`,
     `votes down ${down} of ${group.votes_needed ?? "–"} needed`,
-    `fences ${group.fences.standing.join(", ") || "none"}`,
+    `fences ${group.fences.standing.join(", ") || "none"}${group.fences.kernel_problem ? ` (no kernel lease: ${group.fences.kernel_problem})` : ""}`,
+    group.failsafe.absence ? `no failsafe: ${group.failsafe.absence}` : null,
     group.paused ? "PAUSED" : null,
   ].filter((fact) => fact !== null).join(" · ");
 }
@@ -65,7 +67,10 @@ function groupPart(group) {
   title.append(" ", element("span", group.situation.replaceAll("_", " "), "situation"));
   part.append(title, element("p", group.sentence), element("p", facts(group), "facts"));
   for (const reason of group.blocking) part.append(element("p", `No failover now: ${reason}.`, "bad"));
-  part.append(table(["node", "role", "state", "position", "behind", "receiving", "heard", "health"], group.members.map(memberRow)));
+  for (const member of group.members) {
+    for (const route of member.routes) if (route.state === "conflict") part.append(element("p", `${member.name}: ${route.sentence}.`, "bad"));
+  }
+  part.append(table(["node", "role", "state", "position", "behind", "receiving", "points here", "heard", "health"], group.members.map(memberRow)));
   for (const intent of group.intents) {
     part.append(element("p", `${intent.kind} ${intent.node ?? ""} asked by ${intent.who} ${seconds(intent.age_s)} ago: ${intent.why}`, "facts"));
   }

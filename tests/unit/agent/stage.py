@@ -26,6 +26,7 @@ from agent.errors import WatchdogError
 from agent.execution.crash_points import CrashPoint
 from agent.execution.hands import Hands
 from agent.execution.journal import Journal
+from agent.execution.kernel_lease import KernelLease
 from agent.execution.remembered import Remembered
 from agent.execution.watchdog_client import Acknowledged, Armed, WatchdogClient
 from agent.instant import Instant
@@ -150,8 +151,8 @@ class StandInWatchdog:
         if self.error:
             raise WatchdogError(self.error)
 
-    async def register(self, group: str, data_dir: Path, uid: int, fence_budget_s: float) -> None:
-        self._note(f"register {group} {data_dir.name} {uid} {fence_budget_s}")
+    async def register(self, group: str, data_dir: Path, uid: int, fence_budget_s: float, addresses: tuple[str, ...] = ()) -> None:
+        self._note(f"register {group} {data_dir.name} {uid} {fence_budget_s}" + "".join(f" {address}" for address in addresses))
 
     async def adopt(self, group: str) -> Armed | None:
         self._note(f"adopt {group}")
@@ -171,6 +172,43 @@ class StandInWatchdog:
 
     async def close(self) -> None:
         self._note("close")
+
+
+@dataclass
+class StandInKernel:
+    """What a KernelLease is asked; the door obeys."""
+
+    watchdog: StandInWatchdog
+    stands: bool = True
+    epoch: int | None = None
+    problem: str = ""
+    calls: list[str] = field(default_factory=list)
+    armed: list[tuple[int, Instant]] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
+    """The watchdog's last call before each of ours."""
+
+    def _note(self, call: str, epoch: int | None) -> None:
+        self.calls.append(call)
+        self.after.append(self.watchdog.calls[-1] if self.watchdog.calls else "")
+        self.epoch = epoch
+
+    async def begin(self) -> None:
+        self._note("begin", None)
+
+    async def arm(self, epoch: int, deadline: Instant) -> None:
+        self._note("arm", epoch)
+        self.armed.append((epoch, deadline))
+
+    async def stand(self, still: Callable[[], bool] = lambda: True) -> None:
+        if still():
+            self._note("stand", None)
+
+    async def close(self, still: Callable[[], bool] = lambda: True) -> None:
+        if still():
+            self._note("close", None)
+
+    async def hang_up(self) -> None:
+        self._note("hang_up", self.epoch)
 
 
 @dataclass
@@ -260,6 +298,12 @@ class Stage:
     async def refresh(self) -> None:
         self.refreshed.append("service")
         self.knowledge.take_service(await self.service.read(1.0), self.clock.now())
+
+    def with_kernel(self) -> StandInKernel:
+        """From now on this node has a kernel layer."""
+        kernel = StandInKernel(self.watchdog)
+        self.hands.kernel = cast("KernelLease", kernel)
+        return kernel
 
     async def stored(self, key: str) -> bytes | None:
         entry = (await self.wires.real.read(key, TIMEOUT_S)).entries.get(key)

@@ -141,6 +141,20 @@ async def test_the_coordinator_that_is_configured() -> None:
             await open_coordinator(configured(text), ShiftedClock())
 
 
+async def test_consul_is_not_asked_before_it_is_needed_but_its_files_are_read(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    consul = f"consul: {{url: 'http://127.0.0.1:1', prefix: here, token_file: {token}}}"
+    text = BASE.replace("local: {path: /var/lib/quorate/coordination.sqlite}", consul)
+    with pytest.raises(ConfigurationError, match=f"{token}: cannot be read"):
+        await open_coordinator(configured(text), ShiftedClock())
+    token.write_text("secret\n", encoding="utf-8")
+    coordinator = await open_coordinator(configured(text), ShiftedClock())
+    assert coordinator.description.startswith("Consul at http://127.0.0.1:1, keys below here/")
+    with pytest.raises(CoordinationError):
+        await coordinator.identity()
+    await coordinator.close()
+
+
 # ---------------------------------------------------------------------------------------------------- the real program
 
 FILE = """\

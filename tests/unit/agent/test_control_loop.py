@@ -315,6 +315,45 @@ async def test_a_deadline_that_may_be_needed_stays(group: Looped, why: str) -> N
     assert knowledge.fences.armed_epoch == armed
 
 
+@pytest.mark.parametrize(
+    ("state", "call"),
+    [(ServiceState.STANDBY, ["stand"]), (ServiceState.DOWN, ["close"]), (ServiceState.PRIMARY, []), (ServiceState.HUNG, [])],
+)
+async def test_the_port_of_a_node_without_the_lease(group: Looped, state: ServiceState, call: list[str]) -> None:
+    """Readers may reach a proven standby; who starts a service that is down gets no clients with it."""
+    kernel = group.stage.with_kernel()
+    group.stage.service.seen = replace(group.stage.service.seen, state=state)
+    await group.loop.refresh_service()
+    assert kernel.calls == call
+
+
+@pytest.mark.parametrize("why", ["it leads", "a command runs"])
+async def test_a_port_that_may_be_leased_is_left_alone(group: Looped, why: str) -> None:
+    kernel, knowledge, now = group.stage.with_kernel(), group.stage.knowledge, group.stage.clock.now()
+    if why == "it leads":
+        knowledge.tenure = Tenure(first_record(), 1, "s", dated=now)
+    else:
+        knowledge.in_flight[1] = InFlight(FenceService(1, "x"), now)
+    for state in (ServiceState.STANDBY, ServiceState.DOWN):
+        group.stage.service.seen = replace(group.stage.service.seen, state=state)
+        await group.loop.refresh_service()
+    knowledge.in_flight.clear()
+    assert kernel.calls == []
+
+
+@pytest.mark.parametrize(
+    ("armed", "calls"),
+    [(None, ["begin"]), (Armed(3, Instant(9, 9), "n", paused=False), ["arm"]), (Armed(3, Instant(9, 9), "n", paused=True), ["stand"])],
+)
+async def test_a_new_life_leases_the_port_for_what_the_watchdog_holds(group: Looped, armed: Armed | None, calls: list[str]) -> None:
+    kernel = group.stage.with_kernel()
+    group.stage.watchdog.armed = armed
+    group.stage.service.seen = replace(group.stage.service.seen, state=ServiceState.PRIMARY)
+    await group.loop.start()
+    assert kernel.calls == calls
+    assert kernel.armed == [(3, Instant(9, 9))] * calls.count("arm")
+
+
 async def test_a_witness_has_no_service_to_look_at() -> None:
     async with looped(replace(SPEC, members={"pg2": SPEC.members["pg2"]}, witnesses=(NODE,)), member=False) as one:
         await one.loop.start()
@@ -375,6 +414,22 @@ async def test_which_fences_stand(group: Looped, alive: bool, state: ServiceStat
     fences = group.stage.knowledge.fences
     assert fences.standing == standing
     assert fences.watchdog_alive is alive
+
+
+async def test_how_the_kernel_layer_stands_is_shown(group: Looped) -> None:
+    knowledge = group.stage.knowledge
+    group.stage.hands.kernel_absence = "no numbers"
+    group.loop._refresh_fences()
+    assert (knowledge.fences.kernel_epoch, knowledge.fences.kernel_problem) == (None, "no numbers")
+    kernel = group.stage.with_kernel()
+    kernel.epoch = 4
+    group.loop._refresh_fences()
+    assert FenceLayer.KERNEL in knowledge.fences.standing
+    assert (knowledge.fences.kernel_epoch, knowledge.fences.kernel_problem) == (4, "")
+    kernel.stands, kernel.epoch, kernel.problem = False, None, "no right"
+    group.loop._refresh_fences()
+    assert FenceLayer.KERNEL not in knowledge.fences.standing
+    assert (knowledge.fences.kernel_epoch, knowledge.fences.kernel_problem) == (None, "no right")
 
 
 async def test_a_watchdog_that_refuses_is_shown(group: Looped) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from agent.cli.status_view import render
+from agent.decision.view import FenceLayer
 from agent.reporting.status import GroupStatus, IntentStatus, StatusDocument
 from tests.unit.agent.reporting.samples import document
 
@@ -47,6 +48,14 @@ def test_what_is_wrong_stands_out() -> None:
     assert "  ! the watchdog refused: its deadline passed" in unfenced
     blind = replace(document(), coordination=replace(document().coordination, up=False))
     assert "DOES NOT ANSWER" in text(blind)
+
+
+def test_a_host_that_cannot_lease_its_port_says_why() -> None:
+    without = replace(document().groups[0].fences, kernel_problem="no right")
+    assert "fences seal+watchdog (no kernel lease: no right)" in " ".join(text(changed(fences=without)).split())
+    assert "  ! the port is not leased" not in text(changed(fences=without)), "auto goes without it"
+    required = replace(without, required=(FenceLayer.KERNEL,))
+    assert "  ! the port is not leased to the kernel: no right" in text(changed(fences=required))
 
 
 def test_what_is_not_known_is_a_dash() -> None:

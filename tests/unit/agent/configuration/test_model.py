@@ -79,7 +79,7 @@ FILE = Path(__file__).parents[4] / "config/quorate.yaml"
 
 
 def uncommented() -> Document:
-    return read_document(re.sub(r"^( *)#(?=[a-z])", r"\1", FILE.read_text(encoding="utf-8"), flags=re.MULTILINE), {})
+    return read_document(re.sub(r"^( *)#(?=[a-z]|- [a-z])", r"\1", FILE.read_text(encoding="utf-8"), flags=re.MULTILINE), {})
 
 
 def paths(model: type[BaseModel], base: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -90,6 +90,10 @@ def paths(model: type[BaseModel], base: tuple[str, ...] = ()) -> list[tuple[str,
         found.append(path)
         if get_origin(field.annotation) is dict:
             found += paths(get_args(field.annotation)[1], (*path, "*"))
+            continue
+        item = get_args(field.annotation)[0] if get_origin(field.annotation) is tuple else None
+        if isinstance(item, type) and issubclass(item, BaseModel):
+            found += paths(item, (*path, "*"))
             continue
         for inner in (field.annotation, *get_args(field.annotation)):
             if isinstance(inner, type) and issubclass(inner, BaseModel):

@@ -64,5 +64,10 @@ def test_the_shortest_lease_that_is_promised_to_work(base: str, problems: Proble
         assert len(problems(base.replace("engine: postgres", group.format(*wrong)))) == 1, wrong
 
 
+def test_the_kernel_may_be_demanded_where_addresses_are_numbers(base: str, problems: Problems) -> None:
+    """With a name: the example kernel_fence_by_name."""
+    assert problems(base.replace("engine: postgres", "engine: postgres\n    fence: [seal, kernel, watchdog]")) == ()
+
+
 def test_no_fence_at_all_may_be_wanted(base: str, problems: Problems) -> None:
     assert problems(base.replace("engine: postgres", "engine: postgres\n    fence: []")) == ()

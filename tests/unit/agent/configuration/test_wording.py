@@ -35,7 +35,7 @@ def test_few_known_keys_are_listed_when_none_is_near() -> None:
     assert unknown_key(("a", "zzz"), [f"key{number}" for number in range(13)]) == "unknown key"
 
 
-@pytest.mark.parametrize("path", [("alerts",), ("notify",), ("groups", "any", "follows_leader")])
+@pytest.mark.parametrize("path", [("alerts",), ("notify",), ("groups", "any", "follows_leader", 0, "dns")])
 def test_keys_of_the_plan_are_told_apart_from_typing_errors(path: tuple[str, ...]) -> None:
     assert unknown_key(path, ("api",)) == "is not available in this version of quorate"
 

@@ -298,7 +298,7 @@ FIRST = look(None, PLAIN, 100, ZERO, after_gap=False)
 
 def test_the_first_sight_counts_from_itself() -> None:
     wait_s = PLAIN.terms.takeover_wait_s
-    assert look(None, PLAIN, 100, ZERO, after_gap=False) == Sight(3, 7, 100, ZERO, wait_s, wait_s)
+    assert look(None, PLAIN, 100, ZERO, after_gap=False) == Sight(3, 7, 100, ZERO, wait_s, wait_s, PLAIN.nonce)
 
 
 def test_an_unchanged_record_keeps_its_sight() -> None:
@@ -316,8 +316,15 @@ def test_time_starts_anew_when_the_index_goes_back() -> None:
     assert look(FIRST, PLAIN, 99, ZERO.after(3), after_gap=False) == replace(FIRST, index=99, since=ZERO.after(3))
 
 
-def test_time_starts_anew_after_a_gap_in_reading() -> None:
-    assert look(FIRST, PLAIN, 100, ZERO.after(3), after_gap=True) == replace(FIRST, since=ZERO.after(3))
+def test_time_starts_anew_after_a_gap_in_which_the_holder_wrote() -> None:
+    again = replace(PLAIN, nonce="another")
+    assert look(FIRST, again, 101, ZERO.after(3), after_gap=True) == replace(FIRST, index=101, since=ZERO.after(3), nonce="another")
+
+
+@pytest.mark.parametrize("index", [100, 105])
+def test_a_gap_in_which_the_holder_did_not_write_costs_no_time(index: int) -> None:
+    """Consul elects for 3 s and drops the dead holder's session: whoever saw the lease before has waited already."""
+    assert look(FIRST, PLAIN, index, ZERO.after(3), after_gap=True) == replace(FIRST, index=index)
 
 
 def test_a_lock_that_fell_off_is_no_life_of_the_holder() -> None:

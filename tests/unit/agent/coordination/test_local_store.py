@@ -233,9 +233,3 @@ def test_version_changes_when_another_connection_commits_and_only_then(store: St
         assert store.version() == before
         put(other, "pg/key")
         assert store.version() != before
-
-
-@pytest.mark.parametrize("key", ["", "x" * 513, "pg/\n"])
-def test_keys_are_bounded_and_printable(key: str) -> None:
-    with pytest.raises(CoordinationRefused, match="printable"):
-        local_store.check_shape((Operation(Verb.SET, key, value=b"1"),))

@@ -225,7 +225,7 @@ async def test_a_hung_disk_raises_and_the_late_write_never_happens(
 async def test_a_state_is_plain_json_for_a_person(path: Path, open_folder: OpenFolder) -> None:
     await open_folder().save("pg", FULL, durable=True)
     raw = json.loads((path / "groups" / "pg.json").read_bytes())
-    assert raw["vote"] == {"epoch": 3, "down": True, "over_index": 17}
+    assert raw["vote"] == {"epoch": 3, "down": True, "over_index": 17, "settled": False}
     assert stat.S_IMODE((path / "groups" / "pg.json").stat().st_mode) == 0o600
 
 

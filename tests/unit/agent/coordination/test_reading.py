@@ -70,9 +70,13 @@ def test_a_change_begins_a_new_sight() -> None:
     assert second.sight.since == NOW.after(1)
 
 
-def test_after_a_gap_in_reading_time_starts_anew() -> None:
+def test_after_a_gap_time_starts_anew_only_if_the_holder_wrote() -> None:
     _, first = read(lease(), Sightings())
-    _, second = read(lease(), first, NOW.after(GAP_S + 0.1))
+    _, released = read(lease(index=11), first, NOW.after(GAP_S + 0.1))
+    assert released.sight is not None
+    assert released.sight.since == NOW
+    again = {lease_key(GROUP): Entry(encode_record(first_record(sequence=1, nonce="another")), 11, "s1")}
+    _, second = read(again, first, NOW.after(GAP_S + 0.1))
     assert second.sight is not None
     assert second.sight.since == NOW.after(GAP_S + 0.1)
 

@@ -9,7 +9,8 @@ from agent.decision.command import FenceService, RenewLease, Resource, StartServ
 from agent.decision.engines.base import Rejoin
 from agent.decision.view import IntentKind
 from agent.instant import NANOSECONDS, Instant
-from tests.scenarios.building import START, context, instant
+from tests.scenarios.building import context
+from tests.scenarios.pieces import START, instant
 
 HOLDER: Mapping[str, Any] = {"node": "pg1"}
 

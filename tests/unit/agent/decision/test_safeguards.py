@@ -44,6 +44,15 @@ def test_a_holder_with_everything_in_place_may_promote() -> None:
         ),
         ({"fences": {"standing": ["seal"]}}, "fences are missing: watchdog"),
         ({"fences": {"armed": "none", "refused": "latched"}}, "the watchdog is not armed for epoch 7 latched"),
+        (
+            {"fences": {"standing": ["seal", "watchdog", "kernel"], "kernel_epoch": 6}},
+            "the port is not leased to the kernel for epoch 7",
+        ),
+        (
+            {"group": {"fences": ["seal", "watchdog", "kernel"]}, "fences": {"kernel_epoch": None, "kernel_problem": "no right"}},
+            "the port is not leased to the kernel for epoch 7 no right",
+        ),
+        ({"group": {"fences": ["seal", "kernel"]}, "fences": {"standing": ["seal"]}}, "fences are missing: kernel"),
         ({"service": {"state": "primary"}}, "the service is primary"),
         ({"service": {"upstream": "pg3"}}, "the service still receives from an older epoch"),
         ({"service": {"upstream": "pg3", "receiving": True}}, "the service still receives from an older epoch"),

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from agent.decision.succession import chosen, first_sync_names, first_to_form, turn_comes_at
-from tests.scenarios.building import START, context
+from tests.scenarios.building import context
+from tests.scenarios.pieces import START
 from tests.scenarios.words import merge
 
 WORDS = {"pg1": {"position": [3, 10]}, "pg2": {"position": [3, 20]}, "pg3": {"position": "none"}}

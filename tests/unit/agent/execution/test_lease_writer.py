@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.coordination import lease
 from agent.coordination.coordinator import Committed, Entry, Operation, Transaction, Verb
 from agent.coordination.lease import (
     MAX_ATTEMPTS,
@@ -219,11 +220,42 @@ async def test_an_attempt_that_never_arrived_stays_undecided_after_a_reading(sta
     assert [a.record.sequence for a in stage.knowledge.tenure.attempts] == [2]
 
 
-async def test_nothing_more_is_sent_when_too_much_is_undecided(stage: Stage) -> None:
+async def full_of_attempts(stage: Stage, **changes: object) -> Attempt:
+    """After a minute without a coordinator: as many attempts are undecided as a tenure remembers; the newest."""
     await form(stage)
-    for _ in range(MAX_ATTEMPTS):
+    for number in range(MAX_ATTEMPTS):
         assert stage.knowledge.tenure is not None
-        stage.knowledge.tenure = with_attempt(stage.knowledge.tenure, Attempt(first_record(), stage.clock.now()))
+        record = next_record(stage, nonce=f"n{number}", **changes)
+        stage.knowledge.tenure = with_attempt(stage.knowledge.tenure, Attempt(record, stage.clock.now()))
+    return stage.knowledge.tenure.attempts[-1]
+
+
+async def test_when_too_much_is_undecided_the_newest_is_sent_once_more(stage: Stage) -> None:
+    """Else a minute without a coordinator would be the end: it comes back, none of the attempts has committed, and nothing more is sent."""
+    newest = await full_of_attempts(stage)
+    stage.clock.shift_s += 1.0
+    await lease_writer.renew_lease(stage.hands, renewal(stage))
+    tenure = stage.knowledge.tenure
+    assert tenure is not None
+    assert (tenure.record.nonce, tenure.dated, tenure.attempts) == (newest.record.nonce, newest.sent, ())
+
+
+async def test_one_that_is_refused_because_it_was_done_before_is_not_forgotten(stage: Stage) -> None:
+    """Its answer was lost; sent once more it is refused, for the index has moved: by itself."""
+    newest = await full_of_attempts(stage)
+    tenure = stage.knowledge.tenure
+    assert tenure is not None
+    assert stage.knowledge.session is not None
+    done = await stage.wires.real.transact(lease.renewal(newest.record, stage.knowledge.session, tenure.index), TIMEOUT_S)
+    assert isinstance(done, Committed)
+    with pytest.raises(CoordinationRefused):
+        await lease_writer.renew_lease(stage.hands, renewal(stage))
+    assert stage.knowledge.tenure is not None, "the lease is still its own"
+    assert (stage.knowledge.tenure.record.nonce, stage.knowledge.tenure.index) == (newest.record.nonce, done.index)
+
+
+async def test_a_give_up_is_not_sent_once_more_as_a_renewal(stage: Stage) -> None:
+    await full_of_attempts(stage, state=LeaseState.VACATED)
     sent = on_send(stage, lambda: None)
     with pytest.raises(CoordinationRefused, match="undecided"):
         await lease_writer.renew_lease(stage.hands, renewal(stage))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -125,6 +126,23 @@ async def test_a_fence_that_failed_is_none(leading: Stage) -> None:
         await service_runner.fence(leading.hands, FenceService(1, "x"))
     assert "release pg-main" not in leading.watchdog.calls
     assert leading.knowledge.fences.armed_epoch == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_fence_closes_the_port_after_the_kill_whether_it_killed_or_not(leading: Stage, fails: bool) -> None:
+    kernel, seen = leading.with_kernel(), list[list[str]]()
+    real = leading.service.fence
+
+    async def fence(guard: Guard) -> None:
+        seen.append(list(kernel.calls))
+        await real(guard)
+
+    leading.service.fence = fence  # type: ignore[method-assign]
+    if fails:
+        leading.service.errors["fence"] = ActionError("2 processes are left")
+    with contextlib.suppress(ActionError):
+        await service_runner.fence(leading.hands, FenceService(1, "x"))
+    assert (seen, kernel.calls, kernel.epoch) == ([[]], ["close"], None)
 
 
 async def test_a_full_disk_does_not_undo_a_fence(full_disk: Stage) -> None:

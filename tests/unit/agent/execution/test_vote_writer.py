@@ -52,7 +52,8 @@ async def test_a_vote_is_on_the_disk_before_it_is_sent(stage: Stage) -> None:
     assert await vote_writer.cast_vote(stage.hands, DOWN) == "voted down in epoch 1: no answer"
     assert noted == [SentVote(1, down=True, over_index=0)]
     assert await stored_vote(stage) == VoteValue(1, down=True, evidence="no answer")
-    assert not stage.hands.remembered.state.lost
+    settled = SentVote(1, down=True, over_index=0, settled=True)
+    assert (stage.knowledge.own_vote, stage.hands.remembered.state.vote) == (settled, settled)
 
 
 @pytest.mark.parametrize("moved", [{"sequence": 2}, {"epoch": 2}])

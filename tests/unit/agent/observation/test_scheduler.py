@@ -214,7 +214,7 @@ async def test_run_now_joins_the_run_that_is_under_way() -> None:
 
     check = ScriptedCheck(wait)
     scheduler = Scheduler(SystemClock())
-    await scheduler.reload([scheduled("a", check, every_s=60)])
+    await scheduler.reload([scheduled("a", check, every_s=60, timeout_s=30)])
     both = asyncio.gather(scheduler.run_now("a"), scheduler.run_now("a"))
     await eventually_async(lambda: check.runs)
     gate.set()

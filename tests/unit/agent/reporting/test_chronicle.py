@@ -29,7 +29,7 @@ from agent.decision.command import (
 from agent.decision.engine import decide
 from agent.decision.memory import Memory
 from agent.decision.situation import Situation
-from agent.decision.view import View
+from agent.decision.view import RouteView, View
 from agent.errors import CoordinationError
 from agent.execution.executor import Finished
 from agent.reporting.audit import Audit, Event, EventKind
@@ -320,3 +320,15 @@ async def test_the_history_waits_until_the_service_is_seen_to_take_writes(told: 
     (entry,) = await told.history()
     assert entry.timeline == 2
     assert entry.duration_s == pytest.approx(0.3), "the time ends with the promotion, not with the look at it"
+
+
+async def test_what_follows_the_leader_is_told_whoever_changed_it(told: Told) -> None:
+    def turn(route: RouteView) -> None:
+        view = replace(told.view(OVER), routes=(route,))
+        told.chronicle.decided(view, decide(Memory(), view, told.clock.now()), told.clock.now())
+
+    for _ in range(2):
+        turn(RouteView("vip 192.0.2.100", present=True))
+    turn(RouteView("vip 192.0.2.100", present=False, rival="x", sentence="it answers elsewhere"))
+    said = [sentence for kind, _, sentence in told.events if kind is EventKind.ROUTE_CHANGED]
+    assert said == ["vip 192.0.2.100: unknown -> present", "vip 192.0.2.100: present -> conflict: it answers elsewhere"]

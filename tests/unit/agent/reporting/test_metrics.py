@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.coordination.history import HistoryReason
 from agent.decision.command import PromoteService
 from agent.decision.situation import Situation
-from agent.decision.view import FenceLayer
+from agent.decision.view import FenceLayer, RouteState
 from agent.reporting.metrics import (
     METRIC_NAMES,
     TABLE,
@@ -24,7 +24,7 @@ from agent.reporting.metrics import (
     Request,
     RequestOutcome,
 )
-from agent.reporting.status import StatusDocument
+from agent.reporting.status import GroupStatus, MemberStatus, RouteStatus, StatusDocument
 from checks.base import Status
 from tests.plugins.left_out import require_part
 from tests.unit.agent.reporting.samples import WALL_S, check_status, document
@@ -95,12 +95,27 @@ def test_group_numbers_come_out_of_the_document(metrics: Metrics) -> None:
     assert value(series, "quorate_lease_remaining_seconds", **group) == 3.5
     assert value(series, "quorate_failover_possible", **group) == 1
     assert value(series, "quorate_watchdog_armed", **group) == 1
+    assert [value(series, "quorate_fence_stands", **group, layer=layer) for layer in ("seal", "watchdog", "kernel")] == [1, 1, 0]
     assert value(series, "quorate_replication_lag_bytes", **group, member="pg2") == 0x48
     assert value(series, "quorate_replication_lag_bytes", **group, member="pg1") is None
     assert value(series, "quorate_group_member_healthy", **group, member="edge1") == 1
     assert [s for s in Situation if value(series, "quorate_group_situation", **group, situation=s.value)] == [Situation.LEADING]
     assert value(series, "quorate_coordination_up") == 1
     assert value(series, "quorate_build_info", version="0.1.0") == 1
+
+
+def test_what_follows_the_leader_is_read_of_this_very_node(metrics: Metrics) -> None:
+    def members(group: GroupStatus) -> tuple[MemberStatus, ...]:
+        return tuple(
+            replace(m, routes=(RouteStatus("vip a", RouteState.CONFLICT, m.name == "pg1", "x" if m.name == "pg1" else "", ""),))
+            for m in group.members
+        )
+
+    well = document()
+    series = read(metrics, replace(well, groups=tuple(replace(group, members=members(group)) for group in well.groups)))
+    assert value(series, "quorate_route_present", group="pg-main", route="vip a") == 1
+    assert value(series, "quorate_route_conflict", group="pg-main", route="vip a") == 1
+    assert value(read(metrics), "quorate_route_present", group="pg-main", route="vip a") is None
 
 
 def test_a_lease_that_is_over_makes_no_leader(metrics: Metrics) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from agent.coordination.lease import LeaseState, Position
-from agent.decision.view import FenceLayer, Intent, IntentKind, LeaseView, MemberView, ServiceState, View, VoteView
+from agent.decision.view import FenceLayer, Intent, IntentKind, LeaseView, MemberView, RouteState, RouteView, ServiceState, View, VoteView
 from agent.reporting.status import (
     GroupStatus,
     MemberStatus,
@@ -87,6 +87,10 @@ def test_a_vacated_lease_has_no_leader_and_a_missing_one_nothing() -> None:
     assert (missing.leader, missing.epoch, missing.votes_needed, missing.lease_moved_s, missing.paused) == (None, None, None, None, False)
 
 
+def with_vip(seen: MemberView, *, present: bool, rival: str = "", sentence: str = "") -> MemberView:
+    return replace(seen, routes=(RouteView("vip 192.0.2.100", present, rival, sentence=sentence),))
+
+
 def test_members_then_witnesses_with_their_roles() -> None:
     members = build(leading_view()).members
     assert [(m.name, m.role) for m in members] == [("pg1", Role.LEADER), ("pg2", Role.STANDBY), ("edge1", Role.WITNESS)]
@@ -104,12 +108,23 @@ def test_members_then_witnesses_with_their_roles() -> None:
         (replace(member("pg2", ServiceState.STANDBY, 1, "pg1"), receiving=False), "it receives nothing from pg1"),
         (replace(member("pg2", ServiceState.STANDBY, 1, "pg1"), problem="its disk is full"), "its disk is full"),
         (member("pg1", ServiceState.HUNG, 1), "it holds the lease and its service is hung"),
+        (with_vip(member("pg1", ServiceState.PRIMARY, 1), present=False), "vip 192.0.2.100 is not raised"),
+        (with_vip(member("pg1", ServiceState.PRIMARY, 1), present=True, rival="x", sentence="two answer"), "two answer"),
+        (with_vip(member("pg2", ServiceState.STANDBY, 1, "pg1"), present=True), "it has vip 192.0.2.100 and is not the leader"),
         (replace(member("edge1", ServiceState.UNKNOWN, 1), moved=NOW.after(-60)), "its agent is not heard"),
     ],
 )
 def test_a_problem_is_said(seen: MemberView, problem: str) -> None:
     status = member_of(with_member(seen), seen.name)
     assert (status.healthy, status.problem) == (False, problem)
+
+
+def test_an_address_is_well_where_the_leader_is_and_nowhere_else() -> None:
+    one, two = member("pg1", ServiceState.PRIMARY, 1), member("pg2", ServiceState.STANDBY, 1, "pg1")
+    seen = {"pg1": with_vip(one, present=True), "pg2": with_vip(two, present=False)}
+    members = build(replace(leading_view(), members=seen)).members[:2]
+    assert [m.problem for m in members] == ["", ""]
+    assert [[route.state for route in m.routes] for m in members] == [[RouteState.PRESENT], [RouteState.ABSENT]]
 
 
 def test_a_member_that_was_never_heard_of_is_listed() -> None:
@@ -145,3 +160,5 @@ def test_fences_are_sorted_and_whole() -> None:
     fences = build(leading_view()).fences
     assert fences.standing == fences.required == (FenceLayer.SEAL, FenceLayer.WATCHDOG)
     assert (fences.watchdog_alive, fences.armed_epoch, fences.refused) == (True, 3, "")
+    view = leading_view()
+    assert build(replace(view, fences=replace(view.fences, kernel_problem="no right"))).fences.kernel_problem == "no right"

@@ -133,3 +133,20 @@ def test_a_folder_that_was_replaced_is_not_ours(tmp_path: Path) -> None:
     (state / LOCK).touch()
     assert not folder.is_ours()
     folder.close()
+
+
+def test_addresses_are_kept_and_an_older_list_has_none(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    groups = {"g": Target("/data", 5, 0.5, ("192.0.2.100/24",))}
+    folder.keep_groups(groups)
+    assert folder.read_groups() == groups
+    for text, addresses in (("", ()), (', "addresses": []', ())):
+        (tmp_path / GROUPS).write_text(f'{{"groups": [{{"group": "g", "data_dir": "/data", "uid": 5, "fence_budget_s": 0.5{text}}}]}}')
+        assert folder.read_groups() == {"g": Target("/data", 5, 0.5, addresses)}
+    for wrong in ('"x"', "[5]", '["eth0"]'):
+        (tmp_path / GROUPS).write_text(
+            f'{{"groups": [{{"group": "g", "data_dir": "/data", "uid": 5, "fence_budget_s": 0.5, "addresses": {wrong}}}]}}'
+        )
+        with pytest.raises(FolderError, match="holds no list of groups"):
+            folder.read_groups()
+    folder.close()

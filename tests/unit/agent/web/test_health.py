@@ -63,6 +63,17 @@ def test_parts_hold_their_own_checks_only() -> None:
     assert [item.name for item in leadership.checks] == ["pg-main"]
 
 
+@pytest.mark.parametrize(
+    ("part", "kind"), [(Part.DATABASE, "postgres"), (Part.REDIS, "redis"), (Part.TRAEFIK, "traefik"), (Part.LEADERSHIP, "consul")]
+)
+def test_a_check_belongs_to_the_part_of_its_kind(part: Part, kind: str) -> None:
+    kinds = ("postgres", "redis", "traefik", "consul", "tcp")
+    checks = tuple(replace(check_status(each, status="unhealthy"), kind=each) for each in kinds)
+    health = health_of(replace(document(), groups=(), checks=checks), part)
+    assert health is not None
+    assert ([item.name for item in health.checks], health.status) == ([kind], Status.UNHEALTHY)
+
+
 def test_a_part_that_is_not_configured_is_none_but_the_whole_never_is() -> None:
     bare = replace(document(), checks=(), groups=())
     assert health_of(bare, Part.DATABASE) is None

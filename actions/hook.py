@@ -7,20 +7,17 @@ prints the end is kept, for the log. It may be run again after a crash, so it ha
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from actions.base import Action, ActionError, ActionTimeout, Guard
+from actions.program import Tail, run_to_end
 
 KEPT_BYTES = 4096
 LAST_WORDS = 200
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ")
-_KILL_S = 0.5
 
 
 class Role(StrEnum):
@@ -66,8 +63,14 @@ class RunHook(Action[str]):
         """Run it. Raises ActionTimeout (its process group was killed) and ActionError (it cannot be run, or its exit code was not 0)."""
         guard.permit()
         await guard.step("run_hook")
-        said = bytearray()
-        code = await self._run(said)
+        said = Tail(KEPT_BYTES)
+        try:
+            code = await run_to_end(self._command, self._occasion.environment, self._timeout_s, said)
+        except TimeoutError:  # an OSError, too: it goes first
+            late = f"hook {self._command[0]} took longer than {self._timeout_s:g} s and was ended"
+            raise ActionTimeout(f"{late}{_last_words(said)}") from None
+        except OSError as error:
+            raise ActionError(f"hook {self._command[0]} cannot be run: {error.strerror}") from None
         if code != 0:
             how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
             raise ActionError(f"hook {self._command[0]} {how}{_last_words(said)}")
@@ -81,68 +84,9 @@ class RunHook(Action[str]):
     async def undo(self) -> None:
         """Nothing: only the operator knows what undoes a hook; `on_defeated` is the place for it."""
 
-    async def _run(self, said: bytearray) -> int:
-        reading, writing = os.pipe()
-        try:
-            process = await self._spawn(writing)
-        except OSError as error:
-            os.close(reading)
-            raise ActionError(f"hook {self._command[0]} cannot be run: {error.strerror}") from None
-        finally:
-            os.close(writing)
-        os.set_blocking(reading, False)
-        loop = asyncio.get_running_loop()
-        loop.add_reader(reading, _read_tail, reading, said)
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await process.wait()
-        except TimeoutError:
-            raise ActionTimeout(
-                f"hook {self._command[0]} took longer than {self._timeout_s:g} s and was ended{_last_words(said)}"
-            ) from None
-        finally:
-            await _kill_group(process)
-            loop.remove_reader(reading)
-            while _read_tail(reading, said):  # what it wrote before it ended
-                pass
-            os.close(reading)
 
-    async def _spawn(self, output: int) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            cwd="/",
-            env=dict(self._occasion.environment),
-        )
-
-
-def _read_tail(handle: int, said: bytearray) -> bool:
-    """Take what is there, keep the end of it; False when there is nothing now."""
-    try:
-        chunk = os.read(handle, KEPT_BYTES)
-    except BlockingIOError:
-        return False
-    if not chunk:
-        asyncio.get_running_loop().remove_reader(handle)
-    said += chunk
-    del said[:-KEPT_BYTES]
-    return bool(chunk)
-
-
-def _last_words(said: bytearray) -> str:
+def _last_words(said: Tail) -> str:
     """The last line that it printed, bounded and printable; empty: it said nothing."""
-    lines = [line.strip() for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in said.text.splitlines() if line.strip()]
     text = "".join(c if c.isprintable() else "?" for c in lines[-1])[:LAST_WORDS] if lines else ""
     return f": {text}" if text else ""
-
-
-async def _kill_group(process: asyncio.subprocess.Process) -> None:
-    """SIGKILL to all of its process group, unless it ended by itself: what it left running then, it left on purpose."""
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await asyncio.wait({asyncio.ensure_future(process.wait())}, timeout=_KILL_S)

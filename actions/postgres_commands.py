@@ -6,22 +6,18 @@ a command line, and what a program prints is kept bounded.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import pwd
 import shutil
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 from actions.base import ActionError, ActionTimeout
 from actions.postgres_instance import Login, PostgresInstance
+from actions.program import Rights, Tail, run_to_end
 
 KEPT_BYTES = 64 * 1024
-_KILL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +35,8 @@ class Finished:
         return (telling or lines or [f"exit code {self.code}"])[-1]
 
 
-class _Rights(TypedDict, total=False):
-    user: int
-    group: int
-    extra_groups: list[int]
-
-
 async def run(
-    instance: PostgresInstance, program: str, *arguments: str, timeout_s: float, login: Login | None = None, said: bytearray | None = None
+    instance: PostgresInstance, program: str, *arguments: str, timeout_s: float, login: Login | None = None, said: Tail | None = None
 ) -> Finished:
     """Run one program to its end. Raises ActionTimeout and ActionError.
 
@@ -54,49 +44,15 @@ async def run(
     when this is cancelled.
     """
     path = find_program(instance, program)
-    said = bytearray() if said is None else said
-    reading, writing = os.pipe()
+    said = Tail(KEPT_BYTES) if said is None else said
     try:
-        process = await _spawn(path, arguments, writing, instance.os_user, login)
-    except OSError as error:
-        os.close(reading)
-        raise ActionError(f"{path} cannot be run: {error.strerror}") from error
-    finally:
-        os.close(writing)
-    os.set_blocking(reading, False)
-    loop = asyncio.get_running_loop()
-    loop.add_reader(reading, _read_tail, reading, said)
-    try:
-        async with asyncio.timeout(timeout_s):
-            code = await process.wait()
-    except TimeoutError:
-        last = _text(said)[-200:].strip()
+        code = await run_to_end((str(path), *arguments), _environment(login), timeout_s, said, umask=0o077, **_rights(instance.os_user))
+    except TimeoutError:  # an OSError, too: it goes first
+        last = said.text[-200:].strip()
         raise ActionTimeout(f"{program} took longer than {timeout_s:g} s and was ended{': ' if last else ''}{last}") from None
-    finally:
-        if process.returncode is None:
-            await _kill_group(process)
-        loop.remove_reader(reading)
-        while _read_tail(reading, said):  # what it wrote before it ended; what it left running may hold the pipe open
-            pass
-        os.close(reading)
-    return Finished(code, _text(said))
-
-
-async def _spawn(
-    path: Path, arguments: tuple[str, ...], output: int, os_user: str | None, login: Login | None
-) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        str(path),
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        start_new_session=True,
-        cwd="/",
-        env=_environment(login),
-        umask=0o077,
-        **_rights(os_user),
-    )
+    except OSError as error:
+        raise ActionError(f"{path} cannot be run: {error.strerror}") from error
+    return Finished(code, said.text)
 
 
 def find_program(instance: PostgresInstance, program: str) -> Path:
@@ -109,37 +65,13 @@ def find_program(instance: PostgresInstance, program: str) -> Path:
     return Path(found)
 
 
-def _read_tail(handle: int, said: bytearray) -> bool:
-    """Take what is there, keep the end of it; False when there is nothing now."""
-    try:
-        chunk = os.read(handle, KEPT_BYTES)
-    except BlockingIOError:
-        return False
-    if not chunk:
-        asyncio.get_running_loop().remove_reader(handle)
-    said += chunk
-    del said[:-KEPT_BYTES]
-    return bool(chunk)
-
-
-def _text(said: bytearray) -> str:
-    return said.decode("utf-8", "replace").replace("\r", "\n")
-
-
-async def _kill_group(process: asyncio.subprocess.Process) -> None:
-    """SIGKILL the program and every child of it; it is this process' own child, so its number is still its own."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await asyncio.wait({asyncio.ensure_future(process.wait())}, timeout=_KILL_S)
-
-
 def _environment(login: Login | None) -> Mapping[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     password = {} if login is None or login.password is None else {"PGPASSWORD": login.password}
     return {**kept, "LC_ALL": "C", **password}
 
 
-def _rights(os_user: str | None) -> _Rights:
+def _rights(os_user: str | None) -> Rights:
     """Drop root's rights; somebody else's process cannot change its user, and need not when it is that user."""
     if os_user is None or os.geteuid() != 0:
         return {}

@@ -21,7 +21,7 @@ from actions import postgres_files as files
 from actions import postgres_keep as keep
 from actions.base import ActionError, Guard
 from actions.postgres_action import KillTree, PostgresAction
-from actions.postgres_commands import run
+from actions.postgres_commands import KEPT_BYTES, run
 from actions.postgres_instance import Login, PostgresInstance, Upstream
 from actions.postgres_lifecycle import Start, Stop, standby_settings
 from actions.postgres_offline import read_offline
@@ -29,6 +29,7 @@ from actions.postgres_process import current_postmaster, end_leftovers
 from actions.postgres_replication import Follow, StopReceiving, UpstreamFacts, ask_upstream
 from actions.postgres_session import PostgresSession, fetch, upstream_connection, within, words_of
 from actions.postgres_settings import replay_is_at_the_end
+from actions.program import Tail
 
 POINT_OF_NO_RETURN = b"need to copy"
 """pg_rewind says so right before it begins to write."""
@@ -123,7 +124,7 @@ class Rewind(_Rejoin):
             raise ActionError(f"{self.upstream.node} does not say on which timeline its last checkpoint is: {words_of(error)}") from None
 
     async def _rewind(self) -> None:
-        instance, data_dir, said = self.instance, self.instance.data_dir, bytearray()
+        instance, data_dir, said = self.instance, self.instance.data_dir, Tail(KEPT_BYTES)
         source = f"--source-server={instance.remote_conninfo(self.upstream, self._login, instance.database)}"
         arguments = ["-D", str(data_dir), source, "--no-ensure-shutdown", "--progress"]
         try:
@@ -131,7 +132,7 @@ class Rewind(_Rejoin):
             if done.code != 0:
                 raise ActionError(f"pg_rewind failed: {done.last_words}")
         except BaseException:
-            if POINT_OF_NO_RETURN not in said:
+            if POINT_OF_NO_RETURN not in said.content:
                 keep.end_keeping(data_dir)  # nothing was written: it is as it was
             raise
 

@@ -6,28 +6,20 @@ with RedisServer(binary) as master, RedisServer(binary, settings=replica_of(mast
 
 from __future__ import annotations
 
-import shutil
 import socket
-import subprocess
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from agent.demo.throwaway_postgres import free_port
 from tests.polling import eventually
-from tests.servers.freezing import freeze
-
-STOP_TIMEOUT_S = 10.0
+from tests.servers.one_process import OneProcess
 
 
-class RedisServer:
+class RedisServer(OneProcess):
     """One instance in a folder of its own. `settings` are lines of redis.conf by name; `tls_port` instead of the plain port with `tls`."""
 
     def __init__(self, binary: Path, *, password: str | None = None, tls: bool = False, settings: Mapping[str, str] | None = None) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="q-redis-"))
+        super().__init__("redis")
         self.port = free_port()
         self.password = password
         self.settings = {
@@ -44,18 +36,6 @@ class RedisServer:
             **(settings or {}),
         }
         self._binary = binary
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.kill()
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    @property
-    def log_file(self) -> Path:
-        return self.directory / "log"
 
     @property
     def socket(self) -> Path:
@@ -65,23 +45,9 @@ class RedisServer:
         """Start it, and wait until it answers anything at all."""
         config = self.directory / "redis.conf"
         config.write_text("".join(f"{name} {value}\n" for name, value in self.settings.items()), encoding="utf-8")
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen([self._binary, str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.run(self._binary, config)
         if wait:
             eventually(lambda: self.said("PING") is not None, what=f"Redis answers; see {self.log_file}")
-
-    def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
-            self._process.wait(STOP_TIMEOUT_S)
-            self._process = None
-
-    def freeze(self) -> None:
-        """It takes connections (its kernel does) and never answers."""
-        assert self._process is not None
-        freeze(self._process.pid)
 
     def said(self, *command: str) -> str | None:
         """The raw beginning of its answer, over the local socket; None: there is none."""

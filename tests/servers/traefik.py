@@ -6,28 +6,20 @@ with TraefikServer(binary, DYNAMIC) as traefik:
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import tempfile
 import urllib.error
 import urllib.request
-from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from agent.demo.throwaway_postgres import free_port
 from tests.polling import eventually
-from tests.servers.freezing import freeze
-
-STOP_TIMEOUT_S = 15.0
+from tests.servers.one_process import OneProcess
 
 
-class TraefikServer:
+class TraefikServer(OneProcess):
     """One instance in a folder of its own. `dynamic`: what its file provider serves, YAML. `arguments`: more of its command line."""
 
     def __init__(self, binary: Path, dynamic: str, *arguments: str, insecure_api: bool = True, ping: bool = True) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="q-traefik-"))
+        super().__init__("traefik")
         self.port, self.web_port = free_port(), free_port()
         self.dynamic_file = self.directory / "dynamic.yaml"
         self.dynamic_file.write_text(dynamic, encoding="utf-8")
@@ -44,14 +36,6 @@ class TraefikServer:
             *arguments,
         ]
         self._has_api = insecure_api
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.kill()
-        shutil.rmtree(self.directory, ignore_errors=True)
 
     @property
     def url(self) -> str:
@@ -59,32 +43,12 @@ class TraefikServer:
 
     def start(self) -> None:
         """Start it, and wait until its API answers (without one: until it answers anything at all)."""
-        log_file = self.directory / "log"
-        with log_file.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.run(*self._command)
         eventually(self._answers, 30.0, what="Traefik answers")
 
     def change(self, dynamic: str) -> None:
         """Serve something else from now on."""
         self.dynamic_file.write_text(dynamic, encoding="utf-8")
-
-    def freeze(self) -> None:
-        """It takes connections (its kernel does) and never answers."""
-        assert self._process is not None
-        freeze(self._process.pid)
-
-    def ask_to_stop(self) -> None:
-        """SIGTERM; it goes on for its grace time."""
-        assert self._process is not None
-        self._process.terminate()
-
-    def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
-            self._process.wait(STOP_TIMEOUT_S)
-            self._process = None
 
     def _answers(self) -> bool:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -79,7 +79,8 @@ LAYERS = (
     Layer("checks.base", STDLIB | {"pydantic"}),
     Layer("checks", STDLIB | LIBRARIES, SHARED_BY_CHECKS, strangers=True),
     Layer("actions.base", STDLIB | {"pydantic"}),
-    Layer("actions", STDLIB | LIBRARIES, ("actions.base",), strangers=True),
+    Layer("actions.program", STDLIB),
+    Layer("actions", STDLIB | LIBRARIES, ("actions.base", "actions.program"), strangers=True),
 )
 EDGES = {"agent.web": ("agent.app",), "agent.app": ("agent.__main__", "agent.cli"), "agent.cli": ("agent.__main__",)}
 """Who may import what stands at the outside: the wiring imports the pages, the command line the wiring."""

@@ -31,6 +31,7 @@ NO_UNIT_FILE: Mapping[str, str] = {
 NO_CHECK: Mapping[str, str] = {
     "port": "the agent reads it back with each renewal, and `quorate_fence_stands` tells",
     "vip": "the agent looks at it each renew period and asks the link, and `quorate_route_present` and `_conflict` tell",
+    "program": "no system: what all actions share that run a program",
     "hook": "a command of the operator's: its failure is an event, and nobody can look at what it did",
 }
 """Actions without a check of their noun, each with its reason."""

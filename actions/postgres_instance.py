@@ -73,6 +73,8 @@ class PostgresInstance:
     follow_timeout_s: float = 10.0
     promote_timeout_s: float = 10.0
     rejoin_timeout_s: float = 3600.0
+    sender_timeout_s: float | None = None
+    """After how long without a reply an upstream ends its connection to this standby; None: its own wal_sender_timeout."""
 
     @property
     def owner_uid(self) -> int:
@@ -104,7 +106,8 @@ class PostgresInstance:
     def primary_conninfo(self, upstream: Upstream) -> str:
         """The setting of a standby of `upstream`. The password is in the passfile."""
         passfile = {} if self.replication.password is None else {"passfile": str(self.passfile)}
-        return f"{self.remote_conninfo(upstream, self.replication, None)} {make_conninfo('', **passfile)}".strip()
+        timeout = {} if self.sender_timeout_s is None else {"options": f"-c wal_sender_timeout={round(self.sender_timeout_s * 1000)}"}
+        return f"{self.remote_conninfo(upstream, self.replication, None)} {make_conninfo('', **timeout, **passfile)}".strip()
 
 
 LINK = {"connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}

@@ -32,7 +32,6 @@ from agent.configuration.secrets import read_secret
 from agent.control_loop import GroupLoop, Reports
 from agent.coordination.coordinator import Coordinator
 from agent.coordination.failsafe import PromiseDesk, recall
-from agent.coordination.local import LocalCoordinator
 from agent.coordination.measured import MeasuredCoordinator
 from agent.coordination.node_state import StateFolder, Writer, machine_id
 from agent.coordination.peer_auth import Door
@@ -46,6 +45,7 @@ from agent.execution.lease_writer import time_left_s
 from agent.execution.record import RecordRing
 from agent.execution.recorder import Recorder
 from agent.execution.remembered import Remembered
+from agent.execution.routes import Follower as Route
 from agent.execution.routes import Routes
 from agent.execution.watchdog_client import WatchdogClient
 from agent.knowledge import HighWater, Knowledge
@@ -195,10 +195,7 @@ class App:
             Reports(decided=(chronicle.decided, recorder.decided), finished=(chronicle.finished,)),
         )
         if is_member and vips_of(group):
-            from agent.execution.route_vip import VipRoute  # noqa: PLC0415 - pyroute2 comes with it: only where there is a VIP
-
-            followers = tuple(VipRoute(vip.address, vip.interface) for vip in vips_of(group))
-            hands.routes = Routes(followers, parts.clock, loop.routes_changed)
+            hands.routes = Routes(vip_routes_of(spec.name, group), parts.clock, loop.routes_changed)
         return loop
 
     # ------------------------------------------------------------------ living
@@ -348,6 +345,16 @@ def peers_of(configuration: Configuration, node: str, keys: PeerKeys, clock: Clo
     return PeerClient(node, addresses, keys, clock, None if tls is None else tls_to_peers(tls))
 
 
+def vip_routes_of(name: str, group: Group) -> tuple[Route, ...]:
+    """The group's addresses as routes. Raises ConfigurationError where the package that they need is missing."""
+    try:
+        from agent.execution.route_vip import VipRoute  # noqa: PLC0415 - pyroute2 comes with it: only where there is a VIP
+    except ImportError as error:
+        missing = f"groups.{name}.follows_leader: a vip needs the Python package {error.name or 'pyroute2'}: pip install 'quorate[net]'"
+        raise ConfigurationError((missing,)) from None
+    return tuple(VipRoute(vip.address, vip.interface) for vip in vips_of(group))
+
+
 def hooks_of(group: Group) -> tuple[HookSpec, ...]:
     """The operator's commands in the order of the file."""
     hooks = [follower.hook for follower in group.follows_leader if follower.hook is not None]
@@ -358,6 +365,8 @@ async def open_coordinator(configuration: Configuration, clock: Clock) -> Coordi
     """The coordinator that is configured. Consul is not asked: an agent starts without it."""
     given = configuration.coordination
     if given.local is not None:
+        from agent.coordination.local import LocalCoordinator  # noqa: PLC0415 - SQLite comes with it: only where it is configured
+
         return await LocalCoordinator.open(given.local.path, clock)
     assert given.consul is not None
     from agent.coordination.consul import ConsulCoordinator  # noqa: PLC0415 - its client library only where it is configured

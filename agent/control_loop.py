@@ -20,15 +20,16 @@ from agent.coordination.failsafe import forget_loss
 from agent.coordination.failsafe_rules import resumed, undecided_of
 from agent.coordination.lease import LeaseState, Tenure, group_folder, member_key
 from agent.coordination.values import encode
-from agent.decision.command import Command, FenceService
+from agent.decision.command import Command, FenceService, RenewLease
 from agent.decision.engine import Decision, decide
 from agent.decision.memory import Memory
+from agent.decision.quorum import FRESH_PERIODS
 from agent.decision.view import FenceLayer, FenceView, GroupSpec, Observation, RouteView, ServiceState, View
 from agent.errors import CoordinationError, QuorateError, WatchdogError
 from agent.execution.executor import Executor, Finished
 from agent.execution.hands import Hands
 from agent.execution.lease_writer import hand_over
-from agent.instant import Instant, has_passed, remaining_s
+from agent.instant import Instant, has_passed, observer_elapsed_s, remaining_s
 from agent.observation.process_watch import ProcessWatch, process_start_time
 
 log = structlog.get_logger()
@@ -68,6 +69,9 @@ class GroupLoop:
         self._publish_now = asyncio.Event()
         self._publish_now.set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._session_seen: Instant | None = None
+        """When the session was last known to be alive; None: it is to be asked about now."""
+        self._decided_upon: tuple[object, ...] = ()
         self._reading_lock = asyncio.Lock()
         self._readings = 0
         self._service_lock = asyncio.Lock()
@@ -150,7 +154,7 @@ class GroupLoop:
         self._refresh_fences()
         view = self._knowledge.view(now)
         decision = decide(self._memory, view, now)
-        self._memory = decision.memory
+        self._memory, self._decided_upon = decision.memory, self._state_here()
         self.view, self.decision = view, decision
         for report in self._reports.decided:
             report(view, decision, now)
@@ -162,7 +166,10 @@ class GroupLoop:
     def _finished(self, finished: Finished) -> None:
         for report in self._reports.finished:
             report(finished)
-        self._publish_now.set()
+        if not finished.ok:
+            self._session_seen = None
+        if not finished.ok or not isinstance(finished.command, RenewLease):  # a renewal says nothing new of this node
+            self._publish_now.set()
         self.wake()
 
     # ------------------------------------------------------------------ coordination
@@ -179,13 +186,17 @@ class GroupLoop:
                 await asyncio.sleep(min(0.2, self._knowledge.group.renew_s))
 
     async def _ensure_session(self) -> None:
-        session = self._knowledge.session
-        timeout_s = 2 * self._knowledge.group.renew_s
-        async with asyncio.timeout(timeout_s + 1):
+        """Ask about the session each renew period, not with each reading: at once only when a command has failed."""
+        session, asked, renew_s = self._knowledge.session, self._clock.now(), self._knowledge.group.renew_s
+        if session is not None and self._session_seen is not None and observer_elapsed_s(self._session_seen, asked) < renew_s:
+            return
+        self._session_seen = None
+        async with asyncio.timeout(2 * renew_s + 1):
             if session is None or not await self._coordinator.session_is_alive(session):
                 name = f"quorate-{self._knowledge.group.name}-{self._knowledge.node}"
                 await self._recognise_store()
                 self._knowledge.session = await self._coordinator.open_session(name)
+        self._session_seen = asked
 
     async def _recognise_store(self) -> None:
         """Another store than the one this node knew (rebuilt, or the wrong one) proves nothing: nobody resumes, nobody takes over."""
@@ -288,7 +299,18 @@ class GroupLoop:
             self._watch_main_process()
         await self._release_watchdog()
         await self._settle_port()
-        self.wake()
+        if self._state_here() != self._decided_upon:
+            self.wake()
+
+    def _state_here(self) -> tuple[object, ...]:
+        """What a look at the service may change. A look that finds all as it was in the last turn is no reason to take another one.
+
+        Except at a primary: how long its standbys have been silent is told by the moment of the look.
+        """
+        kernel, service = self.hands.kernel, self._knowledge.service
+        port = None if kernel is None else (kernel.epoch, kernel.stands, kernel.problem)
+        facts = service if service.state is ServiceState.PRIMARY else replace(service, seen=None)
+        return facts, self._knowledge.fences, port
 
     async def _release_watchdog(self) -> None:
         """A node without the lease whose service is proven not writable needs no deadline: left armed, it would kill the new standby."""
@@ -342,7 +364,9 @@ class GroupLoop:
         same = before is not None and before.node == node and before.writable is writable
         since = before.since if same and before is not None else now
         self._knowledge.observation = Observation(node, writable, now, since, sentence)
-        self.wake()
+        was_fresh = before is not None and observer_elapsed_s(before.asked, now) <= FRESH_PERIODS * self._knowledge.group.renew_s
+        if not (same and was_fresh and writable):  # a leader that goes on taking writes is no news
+            self.wake()
 
     # ------------------------------------------------------------------ what follows the leader
 

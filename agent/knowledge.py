@@ -16,6 +16,7 @@ from agent.coordination.reading import GroupReading, Sightings, member_view, rea
 from agent.coordination.values import MemberValue, RouteValue
 from agent.decision.command import Command
 from agent.decision.context import BLIND_PERIODS
+from agent.decision.durability import with_signs_of_life
 from agent.decision.view import (
     CoordinationView,
     FenceView,
@@ -129,7 +130,8 @@ class Knowledge:
         if self.went_back:
             return
         if read is not None and (sent is None or read.index > sent.over_index):
-            self.own_vote = SentVote(read.epoch, read.down, read.index, settled=True)  # what was sent over an older index has failed
+            # What was sent over an older index has failed; what a forgotten life sent over this one may yet come.
+            self.own_vote = SentVote(read.epoch, read.down, read.index, settled=sent is not None or self.lost_since is None)
         if lease.record is None or lease.entry is None:
             return
         if self.promise is not None and failsafe_rules.is_freed_by(self.promise, lease.record, self.node):
@@ -167,6 +169,7 @@ class Knowledge:
         if seen.state is not ServiceState.STANDBY or seen.receiving:
             self.stopped_for_epoch = None
         since = before.since if seen.state is before.state else now
+        seen = with_signs_of_life(before, seen, now)
         self.service = replace(seen, seen=now, since=since, stopped_for_epoch=self.stopped_for_epoch, own_timelines=self.own_timelines)
         return _news(before) != _news(self.service)
 

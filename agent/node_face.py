@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import agent
 from agent.clock import Clock
@@ -19,7 +20,7 @@ from agent.observation.scheduler import CheckState, Scheduler
 from agent.reporting.audit import Audit, EventKind
 from agent.reporting.explanation import Explanation, build_explanation
 from agent.reporting.serving import ServesAs, serves_as
-from agent.reporting.status import CheckStatus, CoordinationStatus, GroupStatus, StatusDocument, build_group_status
+from agent.reporting.status import CheckStatus, CoordinationStatus, GroupStatus, StatusDocument, build_group_status, sync_wait_status
 
 TIMEOUT_S = 5.0
 HEARD_WITHIN_S = 10.0
@@ -69,7 +70,8 @@ class NodeFace:
         decision = loop.decision
         acting = [row for row in decision.rules if not row.name.endswith("-busy")]
         rule = acting[0].name if acting else ""
-        return build_group_status(loop.fresh_view(), decision.situation.value, decision.reason, rule, decision.outlook.blocking, now)
+        status = build_group_status(loop.fresh_view(), decision.situation.value, decision.reason, rule, decision.outlook.blocking, now)
+        return replace(status, sync_wait=sync_wait_status(decision.sync_wait, now))
 
     def _check(self, state: CheckState, now: Instant) -> CheckStatus:
         last, since = state.last, state.since

@@ -121,6 +121,12 @@ class Progress:
         return time.monotonic() - self.started
 
 
+def abort(transport: asyncio.WriteTransport) -> None:
+    """End a connection at once, also one that is gone already."""
+    with contextlib.suppress(AttributeError):  # before Python 3.11.4 that of a TLS transport raises one then
+        transport.abort()
+
+
 async def within(target: str, timeout_s: float, progress: Progress, question: Awaitable[Result]) -> Result:
     """`question`'s Result, or its failure, or its deadline as a Result: never an exception (but cancellation)."""
     try:

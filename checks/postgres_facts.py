@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeVar
 
 import psycopg
@@ -54,6 +55,11 @@ class ReplicaFacts:
     lag_bytes: int | None
     """From what this server has written to what the other has replayed."""
     last_reply_age_s: float | None
+    """By two machines' clocks: for people."""
+    pid: int
+    """Of the process that serves it, here."""
+    reply_time: str | None
+    """When the standby sent its last reply, by its own clock."""
 
     @property
     def is_streaming(self) -> bool:
@@ -101,8 +107,7 @@ class PostgresFacts(Facts):
         """Host and port that primary_conninfo names; None: none, or not to be seen."""
         if not self.primary_conninfo:
             return None
-        parameters = conninfo_to_dict(self.primary_conninfo)
-        return str(parameters.get("host") or ""), int(parameters.get("port") or 5432)
+        return _place_in(self.primary_conninfo)
 
     @property
     def behind_bytes(self) -> int | None:
@@ -148,7 +153,9 @@ SELECT json_build_object(
       'flushed_lsn', {_BYTES.format("flush_lsn")},
       'replayed_lsn', {_BYTES.format("replay_lsn")},
       'lag_bytes', greatest(0, {_LSN} - replay_lsn)::bigint,
-      'last_reply_age_s', {_AGE.format("reply_time")}) ORDER BY application_name, pid), '[]'::json)
+      'last_reply_age_s', {_AGE.format("reply_time")},
+      'pid', pid,
+      'reply_time', reply_time::text) ORDER BY application_name, pid), '[]'::json)
     FROM pg_stat_replication WHERE state IS DISTINCT FROM 'backup'),
   'primary_conninfo', CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') THEN current_setting('primary_conninfo') END,
   'synchronous_standby_names', current_setting('synchronous_standby_names'),
@@ -209,6 +216,14 @@ def _parse(adapter: TypeAdapter[F], answer: str, name: str) -> F:
         raise ProbeFailed(Reason.GARBAGE, f"{name} answered with facts that make no sense") from None
 
 
+@lru_cache(16)
+def _place_in(conninfo: str) -> tuple[str, int]:
+    """Read once: a setting is asked for several times a second and hardly ever changes."""
+    parameters = conninfo_to_dict(conninfo)
+    return str(parameters.get("host") or ""), int(parameters.get("port") or 5432)
+
+
+@lru_cache(16)
 def without_password(conninfo: str) -> str:
     """A connection string without its password; empty when it cannot be read."""
     try:

@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError
 
-from checks.network import RESOLVER, Failure, ProbeFailed, Progress, Reason, clean, explain_os_error
+from checks.network import RESOLVER, Failure, ProbeFailed, Progress, Reason, abort, clean, explain_os_error
 from checks.tls_trust import explain_certificate, explain_handshake
 
 DEFAULT_PORT = 6379
@@ -116,7 +116,7 @@ async def connected(target: Target, login: Login, context: ssl.SSLContext | None
         yield Session(link, target.name, hint)
     finally:
         await link.disconnect(nowait=True)
-        writer.transport.abort()
+        abort(writer.transport)
 
 
 async def _open(target: Target, context: ssl.SSLContext | None, progress: Progress) -> Streams:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from agent.cli.options import DEFAULT_FILE, ConfigOption, NodeOption, Output, OutputOption
+from agent.lean import without
 
 app = typer.Typer()
 
@@ -18,9 +19,12 @@ app = typer.Typer()
 def agent(config: ConfigOption = DEFAULT_FILE, node: NodeOption = None) -> None:
     """Run this node's agent in the foreground.
 
+    As Postgres' user, or as root with postgres.os_user. The fence `kernel` and a VIP need CAP_NET_ADMIN, a VIP CAP_NET_RAW, too.
+
     Example: quorate agent --config /etc/quorate/quorate.yaml --node pg1
     """
-    from agent.app import run_agent  # noqa: PLC0415 - it imports everything
+    with without("rich"):  # structlog takes 4 MB of it for tracebacks, which our log writes as plain text
+        from agent.app import run_agent  # noqa: PLC0415 - it imports everything
 
     raise typer.Exit(run_agent(config, node))
 

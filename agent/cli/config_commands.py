@@ -40,6 +40,8 @@ class Output(StrEnum):
 def check(file: File = DEFAULT_FILE) -> None:
     """Say everything that is wrong with the file, one line each; exit 0 when nothing is, 78 otherwise.
 
+    What is right and yet costs something, such as no failsafe for want of a peer key, is a caution on standard error.
+
     Example: quorate config check /etc/quorate/quorate.yaml
     """
     configuration = load(file, os.environ)

@@ -46,7 +46,13 @@ NodeOption = Annotated[
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print it.")]
 TokenOption = Annotated[
     Path | None,
-    typer.Option("--token-file", envvar="QUORATE_TOKEN_FILE", metavar="FILE", help="File with the token to show.", show_default=False),
+    typer.Option(
+        "--token-file",
+        envvar="QUORATE_TOKEN_FILE",
+        metavar="FILE",
+        help="File with the token to show: an agent on the network wants one.",
+        show_default=False,
+    ),
 ]
 GroupArgument = Annotated[str, typer.Argument(metavar="GROUP", help="A failover group of the configuration.", show_default=False)]
 

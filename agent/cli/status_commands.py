@@ -118,6 +118,8 @@ def explain_lines(explanation: Explanation) -> list[str]:
     """The explanation as a person reads it."""
     lines = [f"{explanation.group} as {explanation.node} sees it: {explanation.situation.replace('_', ' ')}", "Rules that hold now:"]
     lines += [f"  {rule.name} ({rule.concern}): {rule.sentence}" for rule in explanation.rules] or ["  none"]
+    if explanation.waiting:
+        lines.append(f"Now {explanation.waiting}.")
     if explanation.failover_possible:
         first, *rest = explanation.heirs
         lines.append(f"If the leader died this second, {first} would take over" + (f", else {', '.join(rest)}." if rest else "."))

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.decision.view import FenceLayer, RouteState
-from agent.reporting.status import CheckStatus, GroupStatus, MemberStatus, Role, StatusDocument
+from agent.reporting.status import CheckStatus, GroupStatus, MemberStatus, Role, StatusDocument, SyncWaitStatus
 
 COLOURS = {"healthy": "green", "degraded": "yellow", "unhealthy": "red", "unknown": "yellow"}
 NONE = "-"
@@ -50,6 +50,8 @@ def _problems(group: GroupStatus) -> Iterator[str]:
     if group.paused:
         yield "paused: nobody takes over"
     yield from (f"no failover now: {reason}" for reason in group.blocking if not (group.paused and reason == "the group is paused"))
+    if group.sync_wait is not None:
+        yield _sync_wait(group.sync_wait)
     missing = sorted(set(group.fences.required) - set(group.fences.standing))
     if missing:
         yield f"fences that must stand and do not: {', '.join(missing)}"
@@ -59,6 +61,11 @@ def _problems(group: GroupStatus) -> Iterator[str]:
         yield f"the watchdog refused: {group.fences.refused}"
     if group.fences.kernel_problem and FenceLayer.KERNEL in group.fences.required:
         yield f"the port is not leased to the kernel: {group.fences.kernel_problem}"
+
+
+def _sync_wait(wait: SyncWaitStatus) -> str:
+    end = f"in {wait.left_s:.1f} s" if wait.left_s else "as soon as the coordinator commits that"
+    return f"commits wait for {', '.join(wait.standbys)}, silent for {wait.silent_s:.1f} s: the set shrinks {end}"
 
 
 def _facts(group: GroupStatus) -> Iterator[str]:

@@ -389,7 +389,7 @@ class Group(Section):
     restart_timeout: Duration = 10.0
     """For on_crash: restart, before it gives up."""
     sync_timeout: Duration = 3.0
-    """In `sync`: how long commits wait for a standby that is gone before the set shrinks without it."""
+    """In `sync`: how long commits wait for a standby that is gone or silent before the set shrinks without it."""
     cooldown: Duration = 60.0
     """Between forced takeovers."""
     follows_leader: tuple[Follower, ...] = ()

@@ -47,7 +47,7 @@ class ConsulCoordinator:
         self._place = place
         self._clock = clock
         self._client = ConsulClient(place.urls, access, clock)
-        self._sessions = Sessions(self._client, clock.nonce())
+        self._sessions = Sessions(self._client, clock.nonce(), f"{place.prefix}/")
         self._multiplier: int | None = None
 
     @property

@@ -1,7 +1,7 @@
-"""py-consul as what it is good at: it knows Consul's paths, parameters and answers. It sends nothing here.
+"""The questions that quorate asks Consul, as values: path, parameters, body, and how the answer is read. It sends nothing here.
 
-Each function returns a `Request`, a plain value that `consul_client.py` sends, with its own deadline, address, token and TLS. So none of
-py-consul's traps is left: no missing deadline, no token left out of a transaction, no CONSUL_HTTP_TOKEN over the configured one.
+Each function returns a `Request` that `consul_client.py` sends, with its own deadline, address, token and TLS. Nine questions of Consul's
+HTTP API are all that is needed: a client library (py-consul) would cost every agent 6 MB, and the traps of its sending with it.
 Must never hold a token: the sender adds it.
 """
 
@@ -12,11 +12,8 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
-
-import consul.base  # type: ignore[import-untyped]  # py-consul has no types; what leaves this module has
-from consul import ConsulException
 
 from agent.coordination.coordinator import Committed, Entry, Operation, Refused, Snapshot, Transaction
 from agent.coordination.shape import WRITE_VALUES, writes
@@ -31,7 +28,6 @@ NO_ANSWER_OF_CONSUL = (ValueError, KeyError, TypeError, IndexError, AttributeErr
 """What `Request.read` raises for an answer that is none of Consul's."""
 
 T = TypeVar("T")
-U = TypeVar("U")
 
 
 class Repeat(Enum):
@@ -63,50 +59,38 @@ class Request(Generic[T]):
     repeat: Repeat
     read: Callable[[Answer], T]
 
-    def then(self, change: Callable[[T], U], repeat: Repeat | None = None) -> Request[U]:
-        """The same question with another reading of its answer."""
-        before = self.read
-        return Request(self.method, self.path, self.body, repeat or self.repeat, lambda answer: change(before(answer)))
+
+def _get(path: str, read: Callable[[Answer], T], **parameters: str | int) -> Request[T]:
+    return Request("GET", _path(path, parameters), b"", Repeat.SAFE, read)
 
 
-class _Builder(consul.base.HTTPClient):  # type: ignore[misc]  # the seam that py-consul has for other ways of sending
-    """Makes a `Request` of each call that py-consul would send."""
-
-    def get(self, callback: Any, path: str, params: Any = None, **_: Any) -> Request[Any]:
-        return _request("GET", callback, path, params)
-
-    def put(self, callback: Any, path: str, params: Any = None, data: str | bytes | None = "", **_: Any) -> Request[Any]:
-        return _request("PUT", callback, path, params, data or "")
-
-    def post(self, callback: Any, path: str, params: Any = None, data: str | bytes = "", **_: Any) -> Request[Any]:
-        return _request("POST", callback, path, params, data)
-
-    def delete(self, callback: Any, path: str, params: Any = None, data: str | bytes = "", **_: Any) -> Request[Any]:
-        return _request("DELETE", callback, path, params, data)
-
-    def close(self) -> None:
-        """Nothing is open."""
+def _put(path: str, body: object, repeat: Repeat, read: Callable[[Answer], T], **parameters: str | int) -> Request[T]:
+    return Request("PUT", _path(path, parameters), b"" if body is None else json.dumps(body).encode(), repeat, read)
 
 
-class _Consul(consul.base.Consul):  # type: ignore[misc]
-    def http_connect(self, *where: Any) -> _Builder:
-        return _Builder(*where)
+def _path(path: str, parameters: Mapping[str, str | int]) -> str:
+    return f"/v1/{quote(path, safe='/:')}" + (f"?{urlencode(parameters)}" if parameters else "")
 
 
-_CONSUL = _Consul(host="127.0.0.1", port=8500, scheme="http", verify=True)
-"""Its address is never used."""
+def _json(answer: Answer) -> Any:
+    """What was answered; None where there is nothing. What is read of it raises NO_ANSWER_OF_CONSUL when it is of another shape."""
+    if answer.status == _NOT_FOUND:
+        return None
+    if not _is_done(answer):
+        raise ValueError(f"status {answer.status}")
+    return json.loads(answer.body)
 
 
-def _request(method: str, callback: Any, path: str, params: Any, data: str | bytes = "") -> Request[Any]:
-    def read(answer: Answer) -> Any:
-        try:
-            return callback(consul.base.Response(answer.status, answer.headers, answer.body))
-        except ConsulException as error:
-            raise ValueError(str(error)) from error
+def _list(answer: Answer) -> list[dict[str, Any]]:
+    """Consul says null, or 404, for a list without anything."""
+    found = _json(answer)
+    if not isinstance(found, list | None):
+        raise TypeError("no list")
+    return found or []
 
-    whole = quote(path, safe="/:") + (f"?{urlencode(params)}" if params else "")
-    body = data if isinstance(data, bytes) else data.encode()
-    return Request(method, whole, body, Repeat.SAFE if method == "GET" else Repeat.NEVER, read)
+
+def _is_done(answer: Answer) -> bool:
+    return 200 <= answer.status < 300
 
 
 # ------------------------------------------------------------------ keys
@@ -115,25 +99,28 @@ def _request(method: str, callback: Any, path: str, params: Any, data: str | byt
 def list_folder(prefix: str, folder: str, index: int | None = None, wait_s: float = 0.0) -> Request[Snapshot]:
     """All entries below a folder. With `index`: answered when the folder's index is higher, or after about `wait_s`."""
     start = f"{prefix}/"
-    wait = f"{max(1, round(wait_s * 1000))}ms"
+    wait: dict[str, str | int] = {} if index is None else {"index": index, "wait": f"{max(1, round(wait_s * 1000))}ms"}
 
-    def snapshot(raw: tuple[str, list[dict[str, Any]] | None]) -> Snapshot:
-        entries = {str(item["Key"]).removeprefix(start): _entry(item) for item in raw[1] or ()}
-        return Snapshot(int(raw[0]), entries)
+    def snapshot(answer: Answer) -> Snapshot:
+        entries = {str(item["Key"]).removeprefix(start): _entry(item) for item in _list(answer)}
+        return Snapshot(int(answer.headers["X-Consul-Index"]), entries)
 
-    request = _CONSUL.kv.get(start + folder, index=index, wait=wait, recurse=True, consistency="consistent")
-    return cast("Request[tuple[str, list[dict[str, Any]] | None]]", request).then(snapshot)
+    return _get(f"kv/{start}{folder}", snapshot, **wait, recurse=1, consistent=1)
 
 
 def get_key(prefix: str, key: str) -> Request[bytes | None]:
     """One key's value; None: there is none. Unlike a folder's reading it is refused to whom may not read it."""
-    request = cast("Request[tuple[str, dict[str, Any] | None]]", _CONSUL.kv.get(f"{prefix}/{key}", consistency="consistent"))
-    return request.then(lambda raw: None if raw[1] is None else _entry(raw[1]).value)
+
+    def value(answer: Answer) -> bytes | None:
+        found = _list(answer)
+        return _entry(found[0]).value if found else None
+
+    return _get(f"kv/{prefix}/{key}", value, consistent=1)
 
 
 def _entry(item: dict[str, Any]) -> Entry:
-    session = item.get("Session")
-    return Entry(item["Value"] or b"", int(item["ModifyIndex"]), None if not session else str(session))
+    session, value = item.get("Session"), item["Value"]
+    return Entry(base64.b64decode(value) if value else b"", int(item["ModifyIndex"]), str(session) if session else None)
 
 
 def transaction(prefix: str, operations: Transaction, stamp: int) -> Request[Committed | Refused]:
@@ -142,10 +129,10 @@ def transaction(prefix: str, operations: Transaction, stamp: int) -> Request[Com
     `stamp`: a number that no other transaction has, kept in each written key's flags. Without it Consul skips a write that changes nothing,
     the key's index stays, and a late write over that index would still succeed: a vote would come back after it was withdrawn.
     """
-    put = cast("Request[object]", _CONSUL.txn.put([{"KV": _operation(prefix, each, stamp)} for each in operations]))
+    body = [{"KV": _operation(prefix, each, stamp)} for each in operations]
     if not writes(operations):
-        return Request(put.method, f"{put.path}?consistent=1", put.body, Repeat.SAFE, _outcome)
-    return Request(put.method, put.path, put.body, Repeat.NEVER, _outcome)
+        return _put("txn", body, Repeat.SAFE, _outcome, consistent=1)
+    return _put("txn", body, Repeat.NEVER, _outcome)
 
 
 def _operation(prefix: str, operation: Operation, stamp: int) -> dict[str, Any]:
@@ -184,31 +171,36 @@ class KnownSession:
 
 
 def create_session(name: str) -> Request[str]:
-    """A session without node checks and without lock delay, which ends SESSION_TTL_S to twice that after its last renewal."""
-    return cast("Request[str]", _CONSUL.session.create(name, checks=[], lock_delay=0, behavior="release", ttl=SESSION_TTL_S))
+    """A session without node checks and without lock delay, which ends SESSION_TTL_S to twice that after its last renewal.
+
+    Its locks are released when it ends: that is Consul's default.
+    """
+    body = {"name": name, "checks": [], "lockdelay": "0s", "ttl": f"{SESSION_TTL_S}s"}
+    return _put("session/create", body, Repeat.NEVER, lambda answer: str(_json(answer)["ID"]))
 
 
 def destroy_session(session: str) -> Request[bool]:
     """End it; one that has ended is no error."""
-    return cast("Request[bool]", _CONSUL.session.destroy(session)).then(bool, Repeat.SAFE)
+    return _put(f"session/destroy/{session}", None, Repeat.SAFE, _is_done)
 
 
 def renew_session(session: str) -> Request[bool]:
     """Move its end; False: it has ended."""
-    request = cast("Request[object]", _CONSUL.session.renew(session))
-    return Request(request.method, request.path, request.body, Repeat.SAFE, lambda answer: answer.status != _NOT_FOUND)
+    return _put(f"session/renew/{session}", None, Repeat.SAFE, lambda answer: answer.status != _NOT_FOUND)
 
 
 def session_exists(session: str) -> Request[bool]:
     """Whether it lives."""
-    request = cast("Request[tuple[str, object]]", _CONSUL.session.info(session, consistency="consistent"))
-    return request.then(lambda raw: raw[1] is not None)
+    return _get(f"session/info/{session}", lambda answer: bool(_list(answer)), consistent=1)
 
 
 def list_sessions() -> Request[tuple[KnownSession, ...]]:
     """All living sessions of the datacentre that the token may see."""
-    request = cast("Request[tuple[str, list[dict[str, Any]] | None]]", _CONSUL.session.list(consistency="consistent"))
-    return request.then(lambda raw: tuple(KnownSession(str(each["ID"]), str(each.get("Name", ""))) for each in raw[1] or ()))
+
+    def sessions(answer: Answer) -> tuple[KnownSession, ...]:
+        return tuple(KnownSession(str(each["ID"]), str(each.get("Name", ""))) for each in _list(answer))
+
+    return _get("session/list", sessions, consistent=1)
 
 
 # ------------------------------------------------------------------ the servers themselves
@@ -216,12 +208,12 @@ def list_sessions() -> Request[tuple[KnownSession, ...]]:
 
 def raft_multiplier() -> Request[int | None]:
     """How slow the answering server's elections are, as a multiple of the fastest; None: it is no server, or does not say."""
-    request = cast("Request[dict[str, Any]]", _CONSUL.agent.self())
 
-    def multiplier(raw: dict[str, Any]) -> int | None:
+    def multiplier(answer: Answer) -> int | None:
+        raw = _json(answer)
         said = str(raw.get("DebugConfig", {}).get("ConsulRaftElectionTimeout", ""))
         if not raw.get("Config", {}).get("Server") or not said.endswith("s") or not said[:-1].isdecimal():
             return None
         return int(said[:-1])
 
-    return request.then(multiplier)
+    return _get("agent/self", multiplier)

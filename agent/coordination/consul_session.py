@@ -39,11 +39,12 @@ MARK = "quorate "
 
 
 class Sessions:
-    """The sessions that this client opened. `nonce` tells it from other clients of the same process."""
+    """The sessions that this client opened. `nonce` tells it from other clients of the same process, `prefix` from other installations."""
 
-    def __init__(self, client: ConsulClient, nonce: str) -> None:
+    def __init__(self, client: ConsulClient, nonce: str, prefix: str = "") -> None:
         self._client = client
         self._nonce = nonce
+        self._prefix = prefix
         self._machine = machine_id()
         self._here = own_life()
         self._open: set[str] = set()
@@ -76,7 +77,7 @@ class Sessions:
                 await self._renewals
 
     def _full_name(self, name: str) -> str:
-        return MARK + json.dumps([name, self._machine, self._nonce, *astuple(self._here)])
+        return MARK + json.dumps([self._prefix + name, self._machine, self._nonce, *astuple(self._here)])
 
     async def _sweep(self, name: str, timeout_s: float) -> None:
         for session in await self._client.ask(list_sessions(), timeout_s):
@@ -91,7 +92,7 @@ class Sessions:
             theirs = Life(*life)
         except (ValueError, TypeError):
             return False
-        if not session.name.startswith(MARK) or their_name != name or machine != self._machine or not machine:
+        if not session.name.startswith(MARK) or their_name != self._prefix + name or machine != self._machine or not machine:
             return False
         if nonce == self._nonce and theirs == self._here:
             return session.identity not in self._open

@@ -4,7 +4,7 @@ A question is signed over method, path, who asks, who is meant, a time, a nonce 
 question's nonce, a time and the body. The time is the RECEIVER's own: a *stamp* that it gave out with its last answer, naming its life
 and its boot clock. So a wall clock that is an hour off changes nothing (faults.md 22), a recorded question is worth nothing to another
 receiver, after a restart of it, after STAMP_S, or twice: within STAMP_S each nonce is taken once, and the memory for that is bounded.
-Who has no stamp, or an old one, is told a fresh one in a signed answer and asks again: once after a start, once after a quiet minute.
+Who has no stamp, or an old one, is told a fresh one in a signed answer and asks again: once after a start, once after a quiet while.
 Nothing that is not signed makes this side remember anything.
 """
 
@@ -19,7 +19,7 @@ from agent.clock import Clock
 from agent.configuration.peer_keys import PeerKeys
 from agent.instant import NANOSECONDS
 
-STAMP_S = 60.0
+STAMP_S = 20.0
 """How long a stamp is good, by the clock of whoever gave it out."""
 MAX_NONCES = 4096
 """Nonces remembered within STAMP_S. Only who knows the key can fill it; then nobody is admitted before the oldest are out of date."""

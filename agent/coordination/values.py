@@ -5,12 +5,17 @@ A value that cannot be read is as if it were not there: it is never a reason to 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import lru_cache
+from typing import TypeVar, cast
 
 from agent.codec import CodecError, dumps, loads
 from agent.coordination.lease import Position
 from agent.decision.view import Branch, ServiceState
+
+KEPT = 128
+"""How many values are kept as they were read. All are frozen, so they may be shared."""
 
 T = TypeVar("T")
 
@@ -88,6 +93,12 @@ def encode(value: object) -> bytes:
 
 def decode(kind: type[T], value: bytes) -> T | None:
     """The stored value, or None when it is not one of this kind."""
+    return cast("T | None", _decoded(cast("Hashable", kind), value))
+
+
+@lru_cache(KEPT)
+def _decoded(kind: type[object], value: bytes) -> object | None:
+    """Of a folder that is read anew with each change, all but one value was read before."""
     try:
         return loads(kind, value)
     except CodecError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from agent.decision import records, safeguards
 from agent.decision.command import (
     FollowLeader,
@@ -20,12 +22,15 @@ from agent.decision.command import (
 )
 from agent.decision.context import BACKOFF_S, Context
 from agent.decision.engines.base import Rejoin
+from agent.decision.situation import Situation
 from agent.decision.succession import chosen, first_to_form
 from agent.decision.view import FenceLayer, IntentKind, ServiceState
 from agent.instant import has_passed, holder_elapsed_s, observer_elapsed_s
 
 ASK_AFTER_PERIODS = 1.5
 """Renew periods after the SENT of the last commit: the next renewal is late by half a period, and most of the ttl is left."""
+FAILSAFE_AFTER_PERIODS = 2.0
+"""Renew periods by which promises carry the lease beyond the last commit before it is called failsafe: more than the first round does."""
 RECEIVER_PATIENCE_S = 2.0
 """How long a standby may follow without receiving before it is told again."""
 
@@ -71,6 +76,20 @@ def renewal_is_late(ctx: Context) -> bool:
     return tenure is not None and (tenure.dated is None or holder_elapsed_s(tenure.dated, ctx.now) >= ASK_AFTER_PERIODS * ctx.group.renew_s)
 
 
+def commits_nothing(ctx: Context) -> bool:
+    """Whether the lease stands by promises, and not by one late renewal.
+
+    On a busy host each renewal may be late by half a period, so that a round of promises dates the lease farther than it almost always:
+    that alone is no failsafe, and a give-up would commit. It begins when a second round is out with nothing committed since the first; it
+    ends when a renewal dates the lease farther than all promises do.
+    """
+    tenure = ctx.tenure
+    if tenure is None or tenure.promised is None or not tenure.is_by_promises:
+        return False
+    late_s = math.inf if tenure.dated is None else holder_elapsed_s(tenure.dated, tenure.promised)
+    return late_s >= FAILSAFE_AFTER_PERIODS * ctx.group.renew_s or ctx.memory.situation is Situation.FAILSAFE
+
+
 def must_ask(ctx: Context) -> bool:
     """The lease is this node's and alive, nothing commits, and a round is due. Not for a service that nobody can use for too long."""
     tenure = ctx.tenure
@@ -95,7 +114,15 @@ def may_retake(ctx: Context) -> bool:
     crashed = ctx.tenure is not None and ctx.state is ServiceState.DOWN
     if crashed and not ctx.fenced_since_crash:
         return False  # once that is proven, giving up may be better
+    if not _is_of_this_boot(ctx) and not ctx.has_stood_still:
+        return False  # another host may bear this name (a clone, a copied file): its service is not the one that is seen here
     return not safeguards.forbids_takeover(ctx)
+
+
+def _is_of_this_boot(ctx: Context) -> bool:
+    """Whether the record was written on this machine since it started: an incarnation begins with the name of its boot."""
+    record = ctx.record
+    return record is not None and record.incarnation.partition("-")[0] == ctx.view.incarnation.partition("-")[0]
 
 
 def may_take(ctx: Context) -> bool:
@@ -145,8 +172,15 @@ def is_hung(ctx: Context) -> bool:
 
 
 def lets_another_try(ctx: Context) -> bool:
-    standing_by = ctx.is_live and ctx.record is not None and ctx.state is ServiceState.STANDBY and not paused(ctx)
-    return standing_by and bool(safeguards.cannot_lead(ctx)) and bool(ctx.prospects.order)
+    leads = ctx.is_live and ctx.record is not None and not paused(ctx) and bool(ctx.prospects.order)
+    if ctx.state is ServiceState.STANDBY:
+        return leads and bool(safeguards.cannot_lead(ctx))
+    return leads and _is_not_seen_to_lead(ctx) and safeguards.took_no_writes_for_too_long(ctx)
+
+
+def _is_not_seen_to_lead(ctx: Context) -> bool:
+    """It is on its way and does not arrive; or nobody may ask it, and it did not take writes in this epoch before."""
+    return ctx.state is ServiceState.STARTING or (ctx.state is ServiceState.UNKNOWN and not safeguards.has_led(ctx))
 
 
 def is_unfenced(ctx: Context) -> bool:
@@ -165,8 +199,7 @@ def paused(ctx: Context) -> bool:
 def switches_over(ctx: Context) -> bool:
     """Only when the lease can be given up afterwards: the lock is held and coordination is what it was."""
     leads = ctx.is_live and ctx.state is ServiceState.PRIMARY and not ctx.view.coordination.went_back and not must_relock(ctx)
-    leads = leads and ctx.tenure is not None and not ctx.tenure.is_by_promises
-    return leads and safeguards.switchover_target(ctx) is not None and ctx.may_try(StopService)
+    return leads and not commits_nothing(ctx) and safeguards.switchover_target(ctx) is not None and ctx.may_try(StopService)
 
 
 def restarts_in_place(ctx: Context) -> bool:

@@ -10,7 +10,7 @@ from agent.coordination.lease import CountedVote, LeaseRecord, LeaseState, Tenur
 from agent.decision import candidate, durability, quorum
 from agent.decision.candidate import Ranking
 from agent.decision.command import Command, PromoteService, Resource
-from agent.decision.durability import SyncPlan
+from agent.decision.durability import SyncPlan, SyncWait
 from agent.decision.engines.base import Engine, Rejoin
 from agent.decision.memory import Memory
 from agent.decision.view import FenceLayer, GroupSpec, Intent, IntentKind, MemberView, ServiceState, View
@@ -176,10 +176,14 @@ class Context:
     @cached_property
     def is_expired(self) -> bool:
         """The holder must have stopped: unchanged for takeover_wait by both clocks. Never while the record says paused."""
-        sight, record = self.view.lease.sight, self.record
-        if sight is None or record is None or record.paused or record.is_vacant:
-            return False
-        return is_expired(sight, self.group.terms, self.now)
+        record = self.record
+        return record is not None and not record.paused and not record.is_vacant and self.has_stood_still
+
+    @cached_property
+    def has_stood_still(self) -> bool:
+        """Nobody has written the lease for takeover_wait, as this node saw it by both clocks, whatever its record says."""
+        sight = self.view.lease.sight
+        return sight is not None and is_expired(sight, self.group.terms, self.now)
 
     @cached_property
     def votes(self) -> tuple[CountedVote, ...]:
@@ -247,7 +251,14 @@ class Context:
     def sync_plan(self) -> SyncPlan:
         """For a holder. By the record that is known to have committed: the one read last may be older."""
         assert self.tenure is not None
-        return durability.plan(self.group, self.tenure.record, self.view.service, self.memory.sync_missing_since, self.now)
+        return durability.plan(self.group, self.tenure.record, self.view.service, self.memory.sync_missing_since)
+
+    @cached_property
+    def sync_wait(self) -> SyncWait | None:
+        """For whom the commits of this holder's service wait in vain; None: for nobody."""
+        if self.tenure is None or self.state is not ServiceState.PRIMARY:
+            return None
+        return durability.wait(self.group, self.tenure.record, self.view.service, self.memory.sync_missing_since)
 
     def intent(self, kind: IntentKind) -> Intent | None:
         """The oldest pending intent of this kind. Identities are random; the coordinator's index tells which was written first."""

@@ -181,4 +181,5 @@ def _paused(ctx: Context, record: LeaseRecord) -> bool:
         return record.paused
     if wish.kind is IntentKind.PAUSE:
         return True
-    return record.paused and not (ctx.is_armed and ctx.has_time)  # with an old date the holder would be late at once: renew first
+    is_fenced = ctx.is_armed and ctx.is_port_leased
+    return record.paused and not (is_fenced and ctx.has_time)  # with an old date the holder would be late at once: renew first

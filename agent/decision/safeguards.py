@@ -125,7 +125,9 @@ def has_led(ctx: Context) -> bool:
     (A holder that was fenced and took its own unchanged lease back has everything that was ever acknowledged; another member may not.)
     """
     tenure = ctx.tenure
-    return tenure is not None and any(p.epoch == tenure.epoch and not p.is_reserved for p in tenure.record.promotions)
+    if tenure is None or ctx.memory.led_epoch == tenure.epoch:
+        return tenure is not None
+    return any(p.epoch == tenure.epoch and not p.is_reserved for p in tenure.record.promotions)
 
 
 def cannot_lead(ctx: Context) -> str:

@@ -18,6 +18,7 @@ class Situation(StrEnum):
     LATE = "late"
     LEADING = "leading"
     FAILSAFE = "failsafe"
+    WAITING = "waiting"
     PROMOTING = "promoting"
     CRASHED = "crashed"
     HUNG = "hung"
@@ -42,6 +43,7 @@ SENTENCES: Mapping[Situation, str] = {
     Situation.LATE: "this node's own lease is over and its service may still take writes",
     Situation.LEADING: "this node leads and its service takes writes",
     Situation.FAILSAFE: "this node leads and its service takes writes by the voters' promises: the coordinator commits nothing",
+    Situation.WAITING: "this node leads and its commits wait for a standby that shows no life",
     Situation.PROMOTING: "this node holds the lease; its service does not take writes yet",
     Situation.CRASHED: "this node holds the lease; its service is gone",
     Situation.HUNG: "this node holds the lease; its service answers no more",

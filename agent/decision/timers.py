@@ -54,7 +54,6 @@ def _holder_bounds(ctx: Context) -> Iterator[Bound]:
     yield None if tenure is None else tenure.last_sent, group.renew_s
     yield None if tenure is None else tenure.dated, ASK_AFTER_PERIODS * group.renew_s
     yield None if tenure is None else tenure.asked, group.renew_s
-    yield ctx.memory.sync_missing_since, group.sync_timeout_s
     for flight in ctx.view.in_flight:
         yield flight.since if isinstance(flight.command, FenceService) else None, group.terms.fence_budget_s
 

@@ -120,6 +120,14 @@ class Replica:
     streaming: bool
     flushed_lsn: int
     is_sync: bool
+    sender: int = 0
+    """The primary's process that serves it. Whoever connects anew gets another one, while the old one may stay for a while."""
+    reply: str = ""
+    """The stamp of its last reply, by the standby's own clock: another one is a new reply, and that is all it says."""
+    owes: bool = False
+    """Whether WAL that is flushed here was not yet flushed there, as far as it said."""
+    heard: Instant | None = None
+    """Until when commits had no reason to wait for it in vain (durability.with_signs_of_life); None: it was not heard yet."""
 
 
 @dataclass(frozen=True, slots=True)

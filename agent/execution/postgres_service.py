@@ -28,6 +28,12 @@ from agent.watchdog.process import age_s, kill_tree, members_of
 from checks.network import ProbeFailed, Reason
 from checks.postgres_client import Connection
 
+SENDER_TIMEOUTS = 2
+"""An upstream asks a silent standby for a reply after sync_timeout, and drops it after twice that: never before the set has shrunk for it.
+
+Postgres' own 60 s would leave a dead standby's sender, which holds its slot and its name, in the way of the one that comes back."""
+SENDER_TIMEOUT_LEAST_S = 2.0
+
 
 class PostgresService:
     """One local instance."""
@@ -160,6 +166,7 @@ def postgres_service(configuration: Configuration, group: str, node: str) -> Pos
         start_timeout_s=own.start_timeout,
         stop_timeout_s=own.stop_timeout,
         rejoin_timeout_s=own.rejoin_timeout,
+        sender_timeout_s=max(SENDER_TIMEOUT_LEAST_S, SENDER_TIMEOUTS * section.sync_timeout),
     )
     return PostgresService(instance, upstreams, section.lease.fence_budget)
 

@@ -156,7 +156,10 @@ class PostgresReader:
             sync_names=names,
             sync_effective_lsn=effective,
             replicas=tuple(
-                Replica(r.application_name, r.is_streaming, r.flushed_lsn or 0, r.sync_state in ("sync", "quorum")) for r in facts.replicas
+                Replica(
+                    r.application_name, r.is_streaming, r.flushed_lsn or 0, r.sync_state in ("sync", "quorum"), r.pid, r.reply_time or ""
+                )
+                for r in facts.replicas
             ),
         )
 

@@ -28,6 +28,8 @@ class Explanation:
     heirs: tuple[str, ...]
     rejected: tuple[tuple[str, str], ...]
     blocking: tuple[str, ...]
+    waiting: str = ""
+    """For which standby commits wait in vain, and until when; empty: for none."""
 
 
 def build_explanation(group: str, node: str, decision: Decision) -> Explanation:
@@ -42,4 +44,5 @@ def build_explanation(group: str, node: str, decision: Decision) -> Explanation:
         heirs=outlook.heirs,
         rejected=outlook.rejected,
         blocking=outlook.blocking,
+        waiting="" if decision.sync_wait is None else decision.sync_wait.sentence,
     )

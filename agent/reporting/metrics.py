@@ -129,6 +129,12 @@ def _is_leader(group: GroupStatus, document: StatusDocument) -> float:
     return group.leader == document.node and bool(group.lease_remaining_s)
 
 
+def _sync_wait_s(group: GroupStatus, document: StatusDocument) -> float | None:
+    if group.sync_wait is not None:
+        return group.sync_wait.silent_s
+    return 0.0 if _is_leader(group, document) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """A gauge that is read out of the document when somebody asks."""
@@ -190,6 +196,12 @@ TABLE: tuple[Shown | Counted, ...] = (
         "1 if this node's watchdog is alive and holds a deadline for the group.",
         _GROUP,
         partial(_by_group, lambda g, _: g.fences.watchdog_alive and g.fences.armed_epoch is not None),
+    ),
+    Shown(
+        "quorate_sync_wait_seconds",
+        "How long a standby that commits wait for has been silent; 0: none is. No series on other nodes.",
+        _GROUP,
+        partial(_by_group, _sync_wait_s),
     ),
     Shown(
         "quorate_failsafe_active",

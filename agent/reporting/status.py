@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent.coordination.failsafe_rules import count_of, is_in_force
 from agent.coordination.lease import LeaseRecord, LeaseState, Position
+from agent.decision.durability import SyncWait
 from agent.decision.quorum import counted_votes, is_fresh
 from agent.decision.view import FenceLayer, MemberView, RouteState, ServiceState, View
 from agent.errors import QuorateError
@@ -125,6 +126,15 @@ class FailsafeStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncWaitStatus:
+    """Commits of this node's service wait for standbys that show no life. `left_s`: until the set may shrink."""
+
+    standbys: tuple[str, ...]
+    silent_s: float
+    left_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class IntentStatus:
     """An operator's wish that is still open."""
 
@@ -163,6 +173,8 @@ class GroupStatus:
     fences: FenceStatus
     intents: tuple[IntentStatus, ...]
     failsafe: FailsafeStatus = FailsafeStatus()
+    sync_wait: SyncWaitStatus | None = None
+    """None: commits wait for nobody in vain, or this node does not lead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +253,13 @@ def build_group_status(
         ),
         failsafe=_failsafe(view, now),
     )
+
+
+def sync_wait_status(wait: SyncWait | None, now: Instant) -> SyncWaitStatus | None:
+    """For whom commits wait, since when and for how long yet."""
+    if wait is None:
+        return None
+    return SyncWaitStatus(wait.standbys, max(0.0, observer_elapsed_s(wait.since, now)), remaining_s(wait.until, now))
 
 
 def _leader(record: LeaseRecord | None) -> str | None:

@@ -39,7 +39,8 @@ USAGE = """\
 usage: quorate watchdog --state-dir DIR
 
 Guards the services of this node: it kills a service whose deadline passed, and any writable one that has no deadline.
-DIR is the node's own state folder, the same as the agent's; one watchdog a folder.
+DIR is the node's own state folder, the same as the agent's (state_dir/NODE; it must exist); one watchdog a folder.
+Run it as the agent's user or root. To take a VIP off it needs CAP_NET_ADMIN.
 
 example: quorate watchdog --state-dir /var/lib/quorate/pg1
 """

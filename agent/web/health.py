@@ -11,7 +11,7 @@ from checks.base import Status
 
 
 class Part(StrEnum):
-    """What may be asked about. Those that watch no kind of check yet are not here: they answer 404."""
+    """What may be asked about. Each but ALL has a kind of check or a group to speak of; any other part answers 404."""
 
     ALL = "all"
     DATABASE = "database"
@@ -36,6 +36,7 @@ LEADERSHIP: dict[Situation, Status] = {
     Situation.WITNESSING: Status.HEALTHY,
     Situation.UNFORMED: Status.DEGRADED,
     Situation.FAILSAFE: Status.DEGRADED,
+    Situation.WAITING: Status.DEGRADED,
     Situation.PROMOTING: Status.DEGRADED,
     Situation.STEPPING_DOWN: Status.DEGRADED,
     Situation.REJOINING: Status.DEGRADED,

@@ -16,7 +16,7 @@ from checks.base import Status
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-LATER = frozenset({"redis", "traefik", "cloudspaces", "storage", "backup"})
+LATER = frozenset({"cloudspaces", "storage", "backup"})
 """Parts of /health whose checks this version does not have."""
 
 

@@ -137,7 +137,8 @@ async def test_a_passed_deadline_kills_the_whole_tree_within_its_budget(client: 
     with contextlib.ExitStack() as stack:
         sleepers = [stack.enter_context(subprocess.Popen(query, stderr=subprocess.DEVNULL)) for _ in range(10)]  # noqa: ASYNC220
         await until(lambda: server.psql("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'") == "10", "they sleep")
-        os.kill(server.processes()[-1], signal.SIGSTOP)
+        asleep = "SELECT min(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"  # not one that is just ending
+        os.kill(int(server.psql(asleep)), signal.SIGSTOP)
         await arm(client, ahead_s=2.0)
         deadline = time.monotonic() + 2.0
         await until(lambda: not server.processes(), "all dead")

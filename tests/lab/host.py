@@ -24,8 +24,8 @@ from tests.lab.template import copy_template
 PORT = 5432
 LOCAL_SAMPLE_S = 0.05
 FREEZABLE = ("agent", "watchdog")
-SETTINGS = {"listen_addresses": "*", "max_connections": "200", "wal_sender_timeout": "2s", "log_line_prefix": "%m [%p] "}
-"""Postgres notices a standby whose host is gone only after wal_sender_timeout; in `sync` that comes before sync_timeout begins."""
+SETTINGS = {"listen_addresses": "*", "max_connections": "200", "wal_sender_timeout": "60s", "log_line_prefix": "%m [%p] "}
+"""Timeouts as a user has them: Postgres' own, which notice a dead host after a minute."""
 HBA = """\
 local all         all                               trust
 local replication all                               trust

@@ -40,9 +40,9 @@ COMMANDS = [
     *("RaiseRoutes", "DropRoutes", "ProbeRoutes", "RunHooks"),
 ]
 REPLICAS = st.lists(
-    some(streaming=st.booleans(), flushed=st.sampled_from([3500, 5000]), sync=st.booleans()).flatmap(
-        lambda r: st.sampled_from(NODES).map(lambda n: {"name": n, **r})
-    ),
+    some(
+        streaming=st.booleans(), flushed=st.sampled_from([3500, 5000]), sync=st.booleans(), heard=st.one_of(AGO, st.just("never"))
+    ).flatmap(lambda r: st.sampled_from(NODES).map(lambda n: {"name": n, **r})),
     max_size=2,
 )
 

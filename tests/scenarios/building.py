@@ -226,9 +226,10 @@ class Builder:
         upstream = words.take("upstream", self.record.holder if follows else None)
         set_ = list(self.record.sync_set or ())
         replicas = words.take("replicas", self._replicas(set_) if state is ServiceState.PRIMARY else [])
+        seen = self._when(words.take("seen"), 0.05)
         view = ServiceView(
             state=state,
-            seen=self._when(words.take("seen"), 0.05),
+            seen=seen,
             since=self._when(words.take("since"), 100.0),
             sentence=words.take("sentence", ""),
             initialised=words.take("initialised", member),
@@ -241,7 +242,7 @@ class Builder:
             sealed=words.take("sealed", member),
             sync_names=tuple(words.take("sync_names", set_ if state is ServiceState.PRIMARY else [])),
             sync_effective_lsn=words.take("sync_effective_lsn", 4000 if state is ServiceState.PRIMARY and set_ else None),
-            replicas=tuple(replica(r) for r in replicas),
+            replicas=tuple(replica(r, seen) for r in replicas),
             own_timelines=tuple((e, t) for e, t in words.take("own_timelines", [])),
         )
         words.close()
@@ -483,7 +484,7 @@ def scene(given: Mapping[str, Any] | None = None) -> Scene:
 def memory(said: Mapping[str, Any]) -> Memory:
     """A memory in a scenario's words."""
     words = Words("memory", said)
-    names = {f.name for f in fields(Memory)} - {"situation"}
+    names = {f.name for f in fields(Memory)} - {"situation", "led_epoch"}
     times = {name: instant(words.take(name)) for name in sorted(names) if words.has(name)}
     made = Memory(situation=Situation(words.take("situation", "unformed")), **times)
     words.close()

@@ -39,10 +39,19 @@ def changed(record: LeaseRecord, words: Words) -> LeaseRecord:
     return record
 
 
-def replica(said: Mapping[str, Any]) -> Replica:
+def replica(said: Mapping[str, Any], seen: Instant | None) -> Replica:
+    """A standby as the primary sees it. `heard: never`, or a moment; not said: by the last look, at `seen`."""
     words = Words("replica", said)
+    heard = words.take("heard")
     replica = Replica(
-        words.take("name"), words.take("streaming", default=True), words.take("flushed", 5000), words.take("sync", default=False)
+        words.take("name"),
+        words.take("streaming", default=True),
+        words.take("flushed", 5000),
+        words.take("sync", default=False),
+        words.take("sender", 100),
+        words.take("reply", ""),
+        heard not in (None, "never"),
+        {None: seen, "never": None}[heard] if heard in (None, "never") else instant(heard),
     )
     words.close()
     return replica

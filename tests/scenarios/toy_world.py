@@ -200,7 +200,8 @@ class World:
         for other in self.nodes.values():
             if other.service.receiving and other.service.upstream == node.name:
                 is_sync = other.name in node.service.sync_names
-                yield Replica(other.name, streaming=True, flushed_lsn=len(other.service.log), is_sync=is_sync)
+                answer = str(self.now_s)
+                yield Replica(other.name, streaming=True, flushed_lsn=len(other.service.log), is_sync=is_sync, sender=1, reply=answer)
 
     def turns(self) -> None:
         for node in self.nodes.values():

@@ -68,9 +68,10 @@ class TestGroup:
         async def somebody() -> str | None:
             return await self.leads(but=self.leader)
 
-        found = await eventually_async(somebody, within_s, f"somebody else than {self.leader} leads\n{self.logs()}")
-        assert found is not None
-        return found
+        try:
+            return str(await eventually_async(somebody, within_s, f"somebody else than {self.leader} leads"))
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from None
 
     async def whole(self, within_s: float = WHOLE_S) -> str:
         """Wait until there is one primary with two streaming standbys; its name."""

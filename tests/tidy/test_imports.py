@@ -113,7 +113,7 @@ def undeclared(module: Module) -> Iterator[str]:
             yield f"{module.at(node)}: {top} is not in pyproject.toml's dependencies"
 
 
-IMPORT_NAMES = {"yaml": "pyyaml", "yarl": "aiohttp", "pydantic_core": "pydantic", "consul": "py-consul"}
+IMPORT_NAMES = {"yaml": "pyyaml", "yarl": "aiohttp", "pydantic_core": "pydantic"}
 """Import names that are not the package's own name: yarl's URL and pydantic_core's errors are part of what their parents document."""
 
 

@@ -91,7 +91,8 @@ def test_no_exception_outlives_its_reason() -> None:
 def test_each_unit_file_mirrors_a_module() -> None:
     mirrored = {unit_file(module.path) for module in code.modules(*code.PRODUCT)}
     found = [path for path in code.files() if path.startswith("tests/unit/") and PurePosixPath(path).name.startswith("test_")]
-    code.want_none(f"{path}: mirrors no module" for path in found if path not in mirrored)
+    aspects = tuple(path.removesuffix(".py") + "_" for path in mirrored)  # a second file, where one would be too long
+    code.want_none(f"{path}: mirrors no module" for path in found if path not in mirrored and not path.startswith(aspects))
 
 
 def test_the_same_noun_everywhere() -> None:

@@ -67,6 +67,8 @@ function groupPart(group) {
   title.append(" ", element("span", group.situation.replaceAll("_", " "), "situation"));
   part.append(title, element("p", group.sentence), element("p", facts(group), "facts"));
   for (const reason of group.blocking) part.append(element("p", `No failover now: ${reason}.`, "bad"));
+  const wait = group.sync_wait;
+  if (wait) part.append(element("p", `Commits wait for ${wait.standbys.join(", ")}, silent for ${seconds(wait.silent_s)}: the set shrinks ${wait.left_s ? `in ${seconds(wait.left_s)}` : "as soon as the coordinator commits that"}.`, "bad"));
   for (const member of group.members) {
     for (const route of member.routes) if (route.state === "conflict") part.append(element("p", `${member.name}: ${route.sentence}.`, "bad"));
   }

@@ -35,6 +35,14 @@ def test_without_a_password_there_is_no_passfile() -> None:
     assert "passfile" not in conninfo_to_dict(instance(replication=Login("r")).primary_conninfo(UPSTREAM))
 
 
+def test_a_standby_says_itself_how_soon_its_sender_gives_it_up() -> None:
+    own = instance(replication=Login("r", "hunter2"), sender_timeout_s=6.0)
+    parameters = conninfo_to_dict(own.primary_conninfo(UPSTREAM))
+    assert (parameters["options"], parameters["passfile"]) == ("-c wal_sender_timeout=6000", "/data/quorate.pgpass")
+    assert "options" not in conninfo_to_dict(instance().primary_conninfo(UPSTREAM))
+    assert "options" not in conninfo_to_dict(own.remote_conninfo(UPSTREAM, own.replication, None)), "no other connection waits for replies"
+
+
 def test_local_conninfo_is_the_socket() -> None:
     parameters = conninfo_to_dict(instance().local_conninfo)
     assert (parameters["host"], parameters["port"], parameters["dbname"]) == ("/run/pg", "5432", "postgres")

@@ -225,6 +225,7 @@ class Wires:
     session_error: Exception | None = None
     """Asking whether the session lives fails with this."""
     sent: list[Transaction] = field(default_factory=list)
+    session_questions: list[str] = field(default_factory=list)
 
     @property
     def description(self) -> str:
@@ -242,6 +243,7 @@ class Wires:
         return await self._present().open_session(name)
 
     async def session_is_alive(self, session: str) -> bool:
+        self.session_questions.append(session)
         if self.session_error is not None:
             raise self.session_error
         return await self._present().session_is_alive(session)

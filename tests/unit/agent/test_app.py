@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app import farewell, needs_watchdog, open_coordinator, refuse_restart_only
+from agent.app import farewell, needs_watchdog, open_coordinator, refuse_restart_only, vip_routes_of
 from agent.configuration.loader import parse
 from agent.configuration.model import Configuration
 from agent.coordination.lease import Tenure
@@ -153,6 +153,18 @@ async def test_consul_is_not_asked_before_it_is_needed_but_its_files_are_read(tm
     with pytest.raises(CoordinationError):
         await coordinator.identity()
     await coordinator.close()
+
+
+def test_a_vip_without_its_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = configured(BASE.replace("engine:", "follows_leader: [{vip: {address: 192.0.2.100/24}}]\n    engine:")).groups["pg-main"]
+    assert [route.name for route in vip_routes_of("pg-main", group)] == ["vip 192.0.2.100"]
+    monkeypatch.setitem(sys.modules, "pyroute2", None)
+    for module in ("actions.vip_netlink", "actions.vip", "agent.execution.route_vip"):
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(ConfigurationError) as caught:
+        vip_routes_of("pg-main", group)
+    needed = "groups.pg-main.follows_leader: a vip needs the Python package pyroute2: pip install 'quorate[net]'"
+    assert caught.value.problems == (needed,)
 
 
 # ---------------------------------------------------------------------------------------------------- the real program

@@ -9,7 +9,7 @@ from agent.coordination.coordinator import Entry, Snapshot
 from agent.coordination.lease import Attempt, LeaseRecord, LeaseState, Position, Tenure, encode_record, lease_key, member_key
 from agent.coordination.values import MemberValue, encode
 from agent.decision.command import FenceService, StartService
-from agent.decision.view import Branch, FenceLayer, FenceView, InFlight, ServiceState, ServiceView
+from agent.decision.view import Branch, FenceLayer, FenceView, InFlight, Replica, ServiceState, ServiceView
 from agent.instant import Instant
 from agent.knowledge import HighWater, Knowledge
 from tests.unit.agent.stage import SPEC, first_record
@@ -190,6 +190,17 @@ def test_a_final_position_stays_final_while_it_stands_by_and_receives_nothing(se
     knowledge.take_service(seen, NOW)
     assert knowledge.service.stopped_for_epoch == knowledge.view(NOW).members["pg1"].stopped_for_epoch == final
     assert knowledge.service.own_timelines == ((1, 2),)
+
+
+def test_a_standby_of_this_primary_is_watched_for_signs_of_life() -> None:
+    knowledge = knowing()
+    silent = replace(
+        STANDBY, state=ServiceState.PRIMARY, replicas=(Replica("pg2", streaming=True, flushed_lsn=0, is_sync=True, reply="1"),)
+    )
+    knowledge.take_service(replace(silent, replicas=()), NOW)
+    for after_s in (1, 2, 3):
+        knowledge.take_service(silent, NOW.after(after_s))
+    assert [r.heard for r in knowledge.service.replicas] == [NOW.after(1)], "it connected, and then said nothing"
 
 
 def test_failures_in_a_row_are_counted_by_kind() -> None:

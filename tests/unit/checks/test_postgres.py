@@ -12,7 +12,7 @@ from checks.postgres_facts import ActivityFacts, PostgresFacts, ReceiverFacts, R
 MIB = 1 << 20
 CALM = ActivityFacts(longest_query_s=0.0, connections=1, max_connections=100, receiver_timeout_s=60.0)
 LINK = ReceiverFacts("streaming", "192.0.2.1", 5432, 1, 100 * MIB, 100 * MIB, 1.0)
-REPLICA = ReplicaFacts("pg2", "streaming", "async", 100 * MIB, 100 * MIB, 100 * MIB, 0, 0.1)
+REPLICA = ReplicaFacts("pg2", "streaming", "async", 100 * MIB, 100 * MIB, 100 * MIB, 0, 0.1, 100, "12:00")
 
 
 def facts(
@@ -60,13 +60,13 @@ def test_an_old_last_commit_alone_is_no_lag() -> None:
 
 def test_too_many_bytes_behind_is_told_by_the_standby_and_by_the_primary() -> None:
     assert "bytes behind its upstream" in complaints(facts(in_recovery=True, receiver=LINK, replayed=80 * MIB))
-    behind = ReplicaFacts("pg2", "streaming", "async", 0, 0, 0, 17 * MIB, 0.1)
+    behind = ReplicaFacts("pg2", "streaming", "async", 0, 0, 0, 17 * MIB, 0.1, 100, "12:00")
     assert "standby pg2 is 17825792 bytes behind" in complaints(facts(in_recovery=False, replicas=(REPLICA, behind)))
 
 
 def test_a_standby_that_catches_up_is_told() -> None:
     assert "pg2 does not stream yet" in complaints(
-        facts(in_recovery=False, replicas=(ReplicaFacts("pg2", "catchup", "async", 0, 0, 0, 0, 0.1),))
+        facts(in_recovery=False, replicas=(ReplicaFacts("pg2", "catchup", "async", 0, 0, 0, 0, 0.1, 100, "12:00"),))
     )
 
 

@@ -13,12 +13,21 @@ CONFIG = Path(__file__).parents[4] / "config"
 FILE = str(CONFIG / "examples/postgres-single-host/quorate.yaml")
 BAD = str(Path(__file__).parents[1] / "configuration/bad/many_at_once.yaml")
 
+SHIPPED = [CONFIG / "quorate.yaml", *sorted(CONFIG.glob("catalog/*.yaml")), *sorted(CONFIG.glob("examples/*/quorate.yaml"))]
+
 runner = CliRunner()
 
 
 def test_check_prints_one_line_for_a_right_file() -> None:
     result = runner.invoke(app, ["check", FILE])
     assert (result.exit_code, result.stdout) == (0, f"{FILE}: right: 3 nodes, 4 checks, 1 group\n")
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: str(file.relative_to(CONFIG)))
+def test_every_file_that_quorate_ships_is_right_without_a_caution(file: Path) -> None:
+    result = runner.invoke(app, ["check", str(file)])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"{file}: right: ")
 
 
 @pytest.mark.parametrize("command", ["check", "show"])

@@ -95,6 +95,8 @@ def test_explain(quorate: Run, config: Path, face: Face) -> None:
         "  renew (lease): Renew when it is due.",
         "If the leader died this second, pg2 would take over, else pg3.",
     ]
+    face.explanation = replace(EXPLANATION, waiting="commits wait for pg2")
+    assert "Now commits wait for pg2." in quorate("explain", "pg-main", "--config", config, "--node", "pg1").out.splitlines()
     told = json.loads(quorate("explain", "pg-main", "--config", config, "--node", "pg1", "--output", "json").out)
     assert told["heirs"] == ["pg2", "pg3"]
 

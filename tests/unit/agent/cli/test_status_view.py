@@ -6,7 +6,7 @@ from rich.console import Console
 
 from agent.cli.status_view import render
 from agent.decision.view import FenceLayer
-from agent.reporting.status import GroupStatus, IntentStatus, StatusDocument
+from agent.reporting.status import GroupStatus, IntentStatus, StatusDocument, SyncWaitStatus
 from tests.unit.agent.reporting.samples import document
 
 
@@ -56,6 +56,14 @@ def test_a_host_that_cannot_lease_its_port_says_why() -> None:
     assert "  ! the port is not leased" not in text(changed(fences=without)), "auto goes without it"
     required = replace(without, required=(FenceLayer.KERNEL,))
     assert "  ! the port is not leased to the kernel: no right" in text(changed(fences=required))
+
+
+def test_for_whom_commits_wait_is_said_by_name() -> None:
+    assert "commits wait" not in text(document())
+    waits = text(changed(sync_wait=SyncWaitStatus(("pg2",), 1.44, 1.56)))
+    assert "  ! commits wait for pg2, silent for 1.4 s: the set shrinks in 1.6 s" in waits
+    late = text(changed(sync_wait=SyncWaitStatus(("pg2", "pg3"), 7.0, 0.0)))
+    assert "  ! commits wait for pg2, pg3, silent for 7.0 s: the set shrinks as soon as the coordinator commits that" in late
 
 
 def test_what_is_not_known_is_a_dash() -> None:

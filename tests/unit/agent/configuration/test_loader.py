@@ -46,9 +46,16 @@ def test_a_right_file_loads(tmp_path: Path, base: str) -> None:
     assert configuration.groups["pg-main"].members["pg2"].priority == 90
 
 
-@pytest.mark.parametrize(
-    "file", [REPOSITORY / "config/quorate.yaml", *sorted((REPOSITORY / "config/examples").glob("*/quorate.yaml"))], ids=str
-)
+PLACES = ("quorate.yaml", "catalog/*.yaml", "examples/*/quorate.yaml")
+FILES = sorted(file for place in PLACES for file in (REPOSITORY / "config").glob(place))
+
+
+def test_the_examples_are_there() -> None:
+    found = {str(file.parent.relative_to(REPOSITORY / "config")) for file in FILES}
+    assert {".", "catalog", "examples/postgres-local-demo", "examples/postgres-single-host", "examples/postgres-three-hosts"} <= found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(REPOSITORY)))
 def test_the_examples_load_and_name_the_schema(file: Path) -> None:
     first = file.read_text(encoding="utf-8").splitlines()[0]
     named = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)

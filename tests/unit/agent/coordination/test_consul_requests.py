@@ -1,4 +1,4 @@
-"""Questions as values: what py-consul makes of them, and what becomes of an answer."""
+"""Questions as values: path, parameters and body, and what becomes of an answer."""
 
 from __future__ import annotations
 

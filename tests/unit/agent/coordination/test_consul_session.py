@@ -12,6 +12,7 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.coordination import consul_session
+from agent.coordination.consul import ConsulCoordinator
 from agent.coordination.consul_access import Access, ConsulPlace
 from agent.coordination.consul_client import ConsulClient
 from agent.coordination.consul_requests import create_session, session_exists
@@ -105,6 +106,25 @@ async def test_a_machine_without_a_name_sweeps_nothing(cluster: ConsulCluster, c
     other = await client.ask(create_session(full_name(machine="", life=DEAD)), TIMEOUT_S)
     await sessions.open(NAME, TIMEOUT_S)
     assert await client.ask(session_exists(other), TIMEOUT_S)
+
+
+async def test_sessions_of_another_prefix_are_somebody_elses(cluster: ConsulCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two installations with the same names on machines cloned from one image: each would end the other's session, for ever."""
+
+    def coordinator(prefix: str) -> ConsulCoordinator:
+        place = ConsulPlace((cluster.urls[0],), prefix)
+        return ConsulCoordinator(place, Access(place, Path.read_text), SystemClock())
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(consul_session, "own_life", lambda: replace(own_life(), boot="another boot"))
+        theirs, before = coordinator("staging"), coordinator("quorate")
+    ours = coordinator("quorate")
+    session, orphan = await theirs.open_session(NAME), await before.open_session(NAME)
+    await ours.open_session(NAME)
+    assert await theirs.session_is_alive(session)
+    assert not await ours.session_is_alive(orphan)
+    for each in (theirs, before, ours):
+        await each.close()
 
 
 async def test_a_second_session_of_a_name_leaves_the_first(cluster: ConsulCluster, connect: Connect) -> None:

@@ -391,6 +391,22 @@ async def test_after_a_lost_state_folder_nothing_is_promised_voted_or_taken_befo
     assert (await desk.answer(question())).promised
 
 
+async def test_after_a_lost_state_folder_the_vote_that_is_read_is_not_the_last_word(stage: Stage, desk: PromiseDesk) -> None:
+    """A vote that an earlier life sent over it may still be under way: a killed agent's request outlives it for minutes behind a cut."""
+    recall(stage.knowledge, GroupState(lost=True), stage.clock.now())
+    index = await write(stage, vote_key(SPEC.name, NODE), encode(VoteValue(0, down=False)))
+    await led(stage)
+    stage.clock.shift_s += WAIT_S + 0.1
+    await led(stage, replace(THEIRS, sequence=4))
+    knowledge = stage.knowledge
+    await forget_loss(knowledge, stage.hands.remembered, stage.clock.now())
+    assert knowledge.view(stage.clock.now()).vote_is_uncertain, "so that the core takes it back"
+    assert not (await desk.answer(question())).promised
+    await vote_writer.cast_vote(stage.hands, replace(DOWN, down=False, over_index=index))
+    await forget_loss(knowledge, stage.hands.remembered, stage.clock.now())
+    assert (await desk.answer(question())).promised
+
+
 async def test_it_is_not_over_before_the_longest_wait(stage: Stage) -> None:
     recall(stage.knowledge, GroupState(lost=True), stage.clock.now())
     await led(stage, replace(THEIRS, prior_wait_s=30.0))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import stat
@@ -220,6 +221,17 @@ async def test_a_hung_disk_raises_and_the_late_write_never_happens(
     monkeypatch.setattr(node_state, "SAVE_TIMEOUT_S", 5.0)
     await folder.save("redis", FULL, durable=True)
     assert sorted(file.name for file in (path / "groups").iterdir()) == ["redis.json"]
+
+
+async def test_a_hung_disk_holds_up_no_renewal(open_folder: OpenFolder) -> None:
+    """Each renewal notes its height before its deadline goes to the watchdog: a healthy primary would be killed for a folder of ours."""
+    folder, mended = open_folder(), threading.Event()
+    folder._worker.post(lambda: mended.wait(10))
+    try:
+        async with asyncio.timeout(1.0):
+            assert not await folder.save("pg", FULL, durable=False)
+    finally:
+        mended.set()
 
 
 async def test_a_state_is_plain_json_for_a_person(path: Path, open_folder: OpenFolder) -> None:

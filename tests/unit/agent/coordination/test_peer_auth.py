@@ -7,6 +7,7 @@ import pytest
 from agent.configuration.peer_keys import PeerKeys
 from agent.coordination import peer_auth
 from agent.coordination.peer_auth import MAX_NONCES, STAMP_S, Answered, Asked, Door, Verdict, signed_with
+from agent.watchdog.protocol import MOST_GROUPS
 from tests.unit.agent.stage import ShiftedClock
 
 NEW, OLD = b"n" * 32, b"o" * 32
@@ -119,4 +120,4 @@ def test_what_is_remembered_is_bounded_and_forgotten_in_time(door: Door, clock: 
     assert judge(door, asked(door, nonce="b")) is Verdict.ADMITTED
     assert judge(door, first[0]) is Verdict.STALE
     assert len(door._nonces) == 1
-    assert MAX_NONCES > 2.5 * STAMP_S * 10, "ten groups that ask every 400 ms"
+    assert MAX_NONCES > STAMP_S * MOST_GROUPS / 0.2, "all groups of a node, each asking every 200 ms, for as long as Consul is away"

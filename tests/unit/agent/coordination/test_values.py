@@ -57,3 +57,10 @@ def test_what_cannot_be_read_is_as_if_it_were_not_there(stored: bytes) -> None:
 
 def test_a_value_of_another_kind_is_not_read() -> None:
     assert decode(MemberValue, encode(VALUES[2])) is None
+
+
+def test_what_was_read_before_is_not_read_again() -> None:
+    """A group's folder is read anew whenever one of its keys changes."""
+    stored = encode(MEMBER)
+    assert decode(MemberValue, stored) is decode(MemberValue, bytes(bytearray(stored)))
+    assert decode(VoteValue, stored) is None, "the same bytes may be asked for as something else"

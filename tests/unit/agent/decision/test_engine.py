@@ -109,6 +109,13 @@ def test_a_situation_is_remembered_since_it_began() -> None:
     assert decide(later, blind.view, blind.now.after(0.7)).memory.situation_since == blind.now.after(0.7)
 
 
+@pytest.mark.parametrize(("state", "is_kept"), [("hung", True), ("unknown", True), ("standby", False)])
+def test_a_look_without_an_answer_ends_no_silence(state: str, is_kept: bool) -> None:
+    seen = scene({"node": "pg1", "lease": {"sync_set": ["pg2"]}, "service": {"state": state}})
+    since = seen.now.after(-2)
+    assert decide(Memory(sync_missing_since=since), seen.view, seen.now).memory.sync_missing_since == (since if is_kept else None)
+
+
 @pytest.mark.parametrize(
     ("name", "holds", "ended"),
     [
@@ -125,3 +132,13 @@ def test_a_timer_runs_from_its_first_sight_and_ends_with_it(name: str, holds: di
     assert getattr(first, name) == seen.now
     assert getattr(decide(first, seen.view, seen.now.after(2)).memory, name) == seen.now
     assert getattr(decide(first, over.view, over.now).memory, name) is None
+
+
+def test_a_holder_that_took_writes_hands_on_even_before_its_promotion_is_recorded() -> None:
+    """It crashed between its promotion and the renewal that tells of it; a record alone would call it one that never led."""
+    unrecorded = {"node": "pg1", "lease": {"promotions": [[6, "pg1", 3, 2, 3000], [7, "pg1", 4, 3, 0]]}}
+    down = {**unrecorded, "service": {"state": "down", "since": "0.02s ago"}, "outcomes": {"FenceService": {"ended": "0.01s ago"}}}
+    led, crashed = scene(unrecorded), scene(down)
+    memory = decide(Memory(), led.view, led.now).memory
+    assert next(r.name for r in decide(memory, crashed.view, crashed.now).rules) == "give-up"
+    assert "give-up" not in [r.name for r in decide(Memory(), crashed.view, crashed.now).rules]

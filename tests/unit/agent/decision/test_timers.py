@@ -32,7 +32,6 @@ def wakes_s(given: Mapping[str, Any], **remembered: float) -> float:
         ({"node": "pg1", "tenure": {"sent": "4.7s ago"}}, {}, 0.3),
         ({"node": "pg1", "fences": {"armed": {"epoch": 7, "deadline": "in 0.2s"}}}, {}, 0.2),
         ({"node": "pg1", "lease": {"debt": [6, "pg3", 2.0]}, "tenure": {"began": "1.6s ago"}}, {}, 0.4),
-        ({"node": "pg1"}, {"sync_missing_since": -2.7}, 0.3),
         ({"node": "pg1", "service": {"state": "down"}}, {"unwritable_since": -9.7}, 0.3),
         ({"lease": {"moved": "9s ago"}}, {"vacancy_since": -0.1}, 0.2),
         ({"outcomes": {"CastVote": {"ok": False, "ended": "0.1s ago"}}}, {}, 0.1),

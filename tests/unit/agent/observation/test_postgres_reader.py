@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from agent.coordination.lease import Position
-from agent.decision.view import Branch, Replica, ServiceState
+from agent.decision.view import Branch, ServiceState
 from agent.observation import postgres_reader
 from agent.observation.postgres_reader import Offline, PostgresReader, ReaderTools, parse_sync_names
 from checks.network import ProbeFailed, Reason
@@ -257,7 +257,7 @@ async def test_a_receiver_that_does_not_stream_receives_nothing(server: Server, 
 
 
 def replica(name: str, state: str | None, sync: str | None, flushed: int | None = 7) -> ReplicaFacts:
-    return ReplicaFacts(name, state, sync, 9, flushed, 5, 4, 0.1)
+    return ReplicaFacts(name, state, sync, 9, flushed, 5, 4, 0.1, 100, "12:00")
 
 
 async def test_a_primary_shows_its_standbys_and_whom_commits_wait_for(server: Server) -> None:
@@ -275,7 +275,12 @@ async def test_a_primary_shows_its_standbys_and_whom_commits_wait_for(server: Se
     )
     seen = await server.reader.read(1.0)
     assert seen.state is ServiceState.PRIMARY
-    assert seen.replicas == (Replica("pg2", True, 7, True), Replica("pg3", False, 0, False), Replica("pg4", True, 7, True))  # noqa: FBT003  # rows
+    assert [(r.name, r.streaming, r.flushed_lsn, r.is_sync) for r in seen.replicas] == [
+        ("pg2", True, 7, True),
+        ("pg3", False, 0, False),
+        ("pg4", True, 7, True),
+    ]
+    assert {(r.sender, r.reply, r.heard) for r in seen.replicas} == {(100, "12:00", None)}
     assert (seen.sync_names, seen.sync_effective_lsn) == (("pg2",), None)
     server.reader.effective = (("pg2",), 77)
     assert (await server.reader.read(1.0)).sync_effective_lsn == 77

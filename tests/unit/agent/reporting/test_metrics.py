@@ -24,7 +24,7 @@ from agent.reporting.metrics import (
     Request,
     RequestOutcome,
 )
-from agent.reporting.status import GroupStatus, MemberStatus, RouteStatus, StatusDocument
+from agent.reporting.status import GroupStatus, MemberStatus, RouteStatus, StatusDocument, SyncWaitStatus
 from checks.base import Status
 from tests.plugins.left_out import require_part
 from tests.unit.agent.reporting.samples import WALL_S, check_status, document
@@ -116,6 +116,14 @@ def test_what_follows_the_leader_is_read_of_this_very_node(metrics: Metrics) -> 
     assert value(series, "quorate_route_present", group="pg-main", route="vip a") == 1
     assert value(series, "quorate_route_conflict", group="pg-main", route="vip a") == 1
     assert value(read(metrics), "quorate_route_present", group="pg-main", route="vip a") is None
+
+
+def test_commits_that_wait_are_the_leaders_to_tell(metrics: Metrics) -> None:
+    status = document()
+    assert value(read(metrics), "quorate_sync_wait_seconds", group="pg-main") == 0
+    waits = replace(status, groups=(replace(status.groups[0], sync_wait=SyncWaitStatus(("pg2",), 1.4, 1.6)),))
+    assert value(read(metrics, waits), "quorate_sync_wait_seconds", group="pg-main") == 1.4
+    assert value(read(metrics, replace(status, node="pg2")), "quorate_sync_wait_seconds", group="pg-main") is None
 
 
 def test_a_lease_that_is_over_makes_no_leader(metrics: Metrics) -> None:

@@ -6,16 +6,19 @@ from dataclasses import replace
 import pytest
 
 from agent.coordination.lease import LeaseState, Position
+from agent.decision.durability import SyncWait
 from agent.decision.view import FenceLayer, Intent, IntentKind, LeaseView, MemberView, RouteState, RouteView, ServiceState, View, VoteView
 from agent.reporting.status import (
     GroupStatus,
     MemberStatus,
     Role,
     StatusUnreadable,
+    SyncWaitStatus,
     build_group_status,
     from_json,
     lag_bytes,
     position_text,
+    sync_wait_status,
     to_json,
 )
 from tests.unit.agent.reporting.samples import NOW, document, leading_view, lease, member, record
@@ -154,6 +157,13 @@ def test_only_votes_of_this_epoch_by_the_living_count() -> None:
     }
     counted = {v.voter: v.counts for v in build(replace(leading_view(), votes=votes)).votes}
     assert counted == {"edge1": True, "pg2": False, "stranger": False}
+
+
+def test_how_long_commits_wait_and_for_whom() -> None:
+    wait = SyncWait(("pg2",), NOW.after(-2.0), NOW.after(1.0))
+    assert sync_wait_status(wait, NOW) == SyncWaitStatus(("pg2",), 2.0, 1.0)
+    assert sync_wait_status(wait, NOW.after(5.0)) == SyncWaitStatus(("pg2",), 7.0, 0.0)
+    assert sync_wait_status(None, NOW) is None
 
 
 def test_fences_are_sorted_and_whole() -> None:

@@ -3,11 +3,21 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Iterator
 
 import pytest
 
 from agent.watchdog import address
 from agent.watchdog.address import Address, delete_message, parse_address, remove_address
+
+
+@pytest.fixture(autouse=True)
+def line_closed_in_the_end() -> Iterator[None]:
+    """The watchdog keeps its one socket for life; a test does not."""
+    yield
+    if address._line.cache_info().currsize:
+        address._line().close()
+        address._line.cache_clear()
 
 
 def test_both_families_are_read() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from agent.reporting.serving import ServesAs
+from agent.web.health import KINDS
 from tests.unit.agent.reporting.samples import check_status, document
 from tests.unit.agent.web.face import FOLLOWS, LEADS, Face, ask, serving
 
@@ -88,8 +89,24 @@ async def test_health(worst: str, status: int) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", sorted(kind for kinds in KINDS.values() for kind in kinds))
+async def test_each_part_that_has_checks_is_answered(kind: str) -> None:
+    part = next(part for part, kinds in KINDS.items() if kind in kinds)
+    worst = replace(check_status("theirs", status="unhealthy"), kind=kind)
+    async with serving(Face(document=replace(document(), checks=(worst,)))) as port:
+        said = await ask(port, f"/health/{part.value}")
+    assert said.status == 503
+    assert "theirs" in [check["name"] for check in json.loads(said.body)["checks"]]
+
+
 @pytest.mark.parametrize(
-    ("path", "sentence"), [("/health/redis", "no checks of redis"), ("/health/weather", "no such part"), ("/health/database", "configured")]
+    ("path", "sentence"),
+    [
+        ("/health/storage", "this version has no checks of storage"),
+        ("/health/weather", "no such part"),
+        ("/health/database", "configured"),
+        ("/health/redis", "configured"),
+    ],
 )
 async def test_parts_of_health_that_are_not_there(path: str, sentence: str) -> None:
     async with serving(Face(document=replace(document(), checks=()))) as port:

@@ -96,7 +96,7 @@ class GroupLoop:
         if self._knowledge.tenure is None:
             with contextlib.suppress(CoordinationError):
                 await self.refresh_reading()
-        loops = [self._coordination_loop, self._service_loop, self._probe_loop, self._publish_loop, self._turn_loop]
+        loops = [self._coordination_loop, self._session_loop, self._service_loop, self._probe_loop, self._publish_loop, self._turn_loop]
         if self.hands.routes is not None:
             loops.append(self._routes_loop)
         self._tasks = [asyncio.create_task(loop(), name=f"{self._knowledge.group.name} {loop.__name__}") for loop in loops]
@@ -175,15 +175,29 @@ class GroupLoop:
     # ------------------------------------------------------------------ coordination
 
     async def _coordination_loop(self) -> None:
-        """Follow the group's folder; open a session when there is none."""
+        """Follow the group's folder; open a session when there is none. No reading waits for the care of one that there is."""
         while True:
             try:
-                await self._ensure_session()
+                if self._knowledge.session is None:
+                    await self._ensure_session()
                 await self._read(wait=True)
             except (QuorateError, TimeoutError) as error:
                 log.warning("coordination.failed", group=self._knowledge.group.name, reason=str(error))
                 self.wake()
                 await asyncio.sleep(min(0.2, self._knowledge.group.renew_s))
+
+    async def _session_loop(self) -> None:
+        """See that the session lives. Right after an election Consul may sit on this question for seconds."""
+        pause_s = min(0.2, self._knowledge.group.renew_s)
+        while True:
+            await asyncio.sleep(pause_s)
+            if self._knowledge.session is None:
+                continue
+            try:
+                await self._ensure_session()
+            except (QuorateError, TimeoutError) as error:
+                reason = str(error) or "it did not say in time whether the session lives"
+                log.warning("session.unknown", group=self._knowledge.group.name, reason=reason)
 
     async def _ensure_session(self) -> None:
         """Ask about the session each renew period, not with each reading: at once only when a command has failed."""

@@ -211,6 +211,12 @@ class StandInKernel:
         self._note("hang_up", self.epoch)
 
 
+def _open_gate() -> asyncio.Event:
+    gate = asyncio.Event()
+    gate.set()
+    return gate
+
+
 @dataclass
 class Wires:
     """A coordinator behind wires. Each hook is awaited before or after the real call; `lose`: the answer of a done transaction is lost."""
@@ -226,6 +232,8 @@ class Wires:
     """Asking whether the session lives fails with this."""
     sent: list[Transaction] = field(default_factory=list)
     session_questions: list[str] = field(default_factory=list)
+    session_gate: asyncio.Event = field(default_factory=_open_gate)
+    """Asking whether the session lives waits for it."""
 
     @property
     def description(self) -> str:
@@ -244,6 +252,7 @@ class Wires:
 
     async def session_is_alive(self, session: str) -> bool:
         self.session_questions.append(session)
+        await self.session_gate.wait()
         if self.session_error is not None:
             raise self.session_error
         return await self._present().session_is_alive(session)

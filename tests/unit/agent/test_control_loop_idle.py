@@ -12,6 +12,7 @@ from agent.decision.command import FenceService, RenewLease
 from agent.decision.view import ServiceState
 from agent.errors import CoordinationError
 from agent.execution.executor import Finished
+from tests.polling import eventually_async
 from tests.unit.agent.looped import Looped, looped
 from tests.unit.agent.stage import SPEC, first_record
 
@@ -94,3 +95,18 @@ async def test_a_leader_that_goes_on_taking_writes_is_no_reason_to_decide(group:
         group.loop._woken.clear()
         group.loop._note_observation(node, writable, "x")
         assert group.loop._woken.is_set() is is_news, (node, writable, later_s)
+
+
+async def test_a_question_about_the_session_that_hangs_holds_up_no_reading(group: Looped) -> None:
+    """As Consul does with it right after an election: two seconds of not reading cost a failover as much."""
+    await group.loop.start()
+    await eventually_async(lambda: group.stage.knowledge.session and group.stage.knowledge.reading, 5)
+    asked = len(group.stage.wires.session_questions)
+    group.stage.wires.session_gate.clear()
+    await eventually_async(lambda: len(group.stage.wires.session_questions) > asked, 5, "it asks about its session")
+    await group.write(first_record(holder="pg2"))
+    try:
+        reading = group.stage.knowledge.reading
+        await eventually_async(lambda: group.stage.knowledge.reading is not reading, 0.5, "it reads all the same")
+    finally:
+        group.stage.wires.session_gate.set()

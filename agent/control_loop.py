@@ -187,17 +187,20 @@ class GroupLoop:
                 await asyncio.sleep(min(0.2, self._knowledge.group.renew_s))
 
     async def _session_loop(self) -> None:
-        """See that the session lives. Right after an election Consul may sit on this question for seconds."""
-        pause_s = min(0.2, self._knowledge.group.renew_s)
+        """See that the session lives. Right after an election Consul may sit on this question for seconds. A trouble is told once."""
+        pause_s, told = min(0.2, self._knowledge.group.renew_s), ""
         while True:
             await asyncio.sleep(pause_s)
             if self._knowledge.session is None:
                 continue
+            reason = ""
             try:
                 await self._ensure_session()
             except (QuorateError, TimeoutError) as error:
                 reason = str(error) or "it did not say in time whether the session lives"
+            if reason not in ("", told):
                 log.warning("session.unknown", group=self._knowledge.group.name, reason=reason)
+            told = reason
 
     async def _ensure_session(self) -> None:
         """Ask about the session each renew period, not with each reading: at once only when a command has failed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.configuration.secrets import LONGEST_SECRET_BYTES, exposure
+from agent.configuration.secrets import LONGEST_SECRET_BYTES, read_private_file
 from agent.errors import ConfigurationError
 
 SHORTEST_KEY = 32
@@ -29,19 +29,7 @@ class PeerKeys:
 
 def load_peer_keys(file: Path) -> PeerKeys:
     """The keys in the file; blank lines and lines that begin with `#` are passed over. Raises ConfigurationError with one line."""
-    exposed = exposure(file)
-    if exposed is not None:
-        raise ConfigurationError((exposed,))
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(LONGEST_SECRET_BYTES + 1)
-        lines = [line.strip() for line in content.decode("utf-8").splitlines()]
-    except UnicodeDecodeError:
-        raise ConfigurationError((f"{file}: is not UTF-8 text",)) from None
-    except OSError as error:
-        raise ConfigurationError((f"{file}: cannot be read: {error.strerror or 'the system refused'}",)) from None
-    if len(content) > LONGEST_SECRET_BYTES:
-        raise ConfigurationError((f"{file}: is longer than {LONGEST_SECRET_BYTES} bytes: these are no peer keys",))
+    lines = [line.strip() for line in read_private_file(file, LONGEST_SECRET_BYTES, "these are no peer keys").splitlines()]
     keys = tuple(line for line in lines if line and not line.startswith("#"))
     if not keys:
         raise ConfigurationError((f"{file}: holds no key; `openssl rand -hex 32` makes one",))

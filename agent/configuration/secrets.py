@@ -40,20 +40,34 @@ def read_login(login: Login) -> tuple[str, str | None]:
 
 def read_secret(file: Path) -> str:
     """What the file holds, without one newline at its end. Raises ConfigurationError with one line that names the file."""
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(LONGEST_SECRET_BYTES + 1)
-        secret = content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise ConfigurationError((f"{file}: is not UTF-8 text",)) from None
-    except OSError as error:
-        raise ConfigurationError((f"{file}: cannot be read: {error.strerror or 'the system refused'}",)) from None
-    if len(content) > LONGEST_SECRET_BYTES:
-        raise ConfigurationError((f"{file}: is longer than {LONGEST_SECRET_BYTES} bytes: this is no password",))
+    secret = read_small_file(file, LONGEST_SECRET_BYTES, "this is no password")
     secret = secret.removesuffix("\n").removesuffix("\r")
     if not secret or "\n" in secret or "\0" in secret:
         raise ConfigurationError((f"{file}: expected one line with the password and nothing else",))
     return secret
+
+
+def read_private_file(file: Path, most_bytes: int, otherwise: str) -> str:
+    """The same for a file that holds several secrets: one that every user may read is refused."""
+    exposed = exposure(file)
+    if exposed is not None:
+        raise ConfigurationError((exposed,))
+    return read_small_file(file, most_bytes, otherwise)
+
+
+def read_small_file(file: Path, most_bytes: int, otherwise: str) -> str:
+    """The file's text. Raises ConfigurationError with one line; `otherwise` is what a file longer than `most_bytes` is."""
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(most_bytes + 1)
+    except OSError as error:
+        raise ConfigurationError((f"{file}: cannot be read: {error.strerror or 'the system refused'}",)) from None
+    if len(content) > most_bytes:
+        raise ConfigurationError((f"{file}: is longer than {most_bytes} bytes: {otherwise}",))
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigurationError((f"{file}: is not UTF-8 text",)) from None
 
 
 def exposure(file: Path) -> str | None:

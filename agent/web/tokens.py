@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.configuration.document import Problem, UnreadableDocument, dotted, read_document
-from agent.configuration.secrets import exposure
+from agent.configuration.secrets import read_private_file
 from agent.configuration.validation import Section, validate
 from agent.errors import ConfigurationError
 
@@ -79,9 +79,9 @@ class Tokens:
 
 def load_tokens(path: Path) -> Tokens:
     """The tokens in the file. Raises ConfigurationError with one line for each mistake; never quotes a token."""
-    document_text = _read(path)
+    text = read_private_file(path, MAX_FILE_BYTES, "this is no tokens file")
     try:
-        document = read_document(document_text, {})
+        document = read_document(text, {})
     except UnreadableDocument as error:
         raise ConfigurationError((f"{path}:{error.line}: {error.sentence}",)) from None
     valid = validate(_File, document.values, Section(document.spots))
@@ -92,23 +92,6 @@ def load_tokens(path: Path) -> Tokens:
         lines = tuple(f"{path}:{p.line or document.line(p.path)}: {dotted(p.path)}: {p.sentence}" for p in problems)
         raise ConfigurationError(lines or (f"{path}: holds no tokens",))
     return Tokens(tuple((_digest(entry), Bearer(entry.name, frozenset(entry.roles))) for entry in valid.model.tokens))
-
-
-def _read(path: Path) -> str:
-    exposed = exposure(path)
-    if exposed is not None:
-        raise ConfigurationError((exposed,))
-    try:
-        with path.open("rb") as opened:
-            content = opened.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError((f"{path}: cannot be read: {error.strerror or 'the system refused'}",)) from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigurationError((f"{path}: is longer than {MAX_FILE_BYTES} bytes: this is no tokens file",))
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise ConfigurationError((f"{path}: is not UTF-8 text",)) from None
 
 
 def _problems(entries: tuple[_Entry, ...]) -> list[Problem]:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import pytest
 
 from actions import postgres
-from actions.base import Action, ActionError, Guard
+from actions.base import Action, ActionError
 from actions.postgres import Copy, Fence, Follow, PostgresAction, Promote, Rewind, Seal, SetSyncNames, Start, Stop, StopReceiving
+from tests.guards import GUARD
 from tests.servers.postgres import all_bin_dirs
 from tests.servers.postgres_member import Crash, Member, crash_at, kill_tree, member, new_server, standby_of
 
@@ -107,13 +108,6 @@ async def prepared(world: World, kind: type[PostgresAction[object]]) -> Situatio
     if situation.before is not None:
         await situation.before(world)
     return situation
-
-
-async def no_step(_: str) -> None:
-    return
-
-
-GUARD = Guard(permit=lambda: None, step=no_step)
 
 
 def all_kinds() -> Iterator[type]:

@@ -18,6 +18,7 @@ from actions import hook, vip
 from actions.base import Action, ActionError, ActionTooLate, Guard
 from actions.hook import Occasion, Role, RunHook
 from actions.vip import DropVip, RaiseVip, Vip
+from tests.guards import GUARD, no_step
 from tests.unit.actions.netns import ip, wired
 
 OCCASION = Occasion("pg-main", 7, Role.ELECTED, "pg1")
@@ -49,13 +50,6 @@ ALL = pytest.mark.parametrize("situation", SITUATIONS.values(), ids=SITUATIONS)
 def network() -> Iterator[None]:
     with wired():
         yield
-
-
-async def no_step(_: str) -> None:
-    return
-
-
-GUARD = Guard(permit=lambda: None, step=no_step)
 
 
 def test_every_action_is_in_this_suite() -> None:

@@ -9,15 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from actions.base import ActionError, ActionTooLate, Guard
+from actions.base import ActionError, ActionTooLate
 from actions.vip import DropVip, Lifetime, RaiseVip, Vip, renew, rival, tell_neighbours
-
-
-async def no_step(_: str) -> None:
-    return
-
-
-GUARD = Guard(permit=lambda: None, step=no_step)
+from tests.guards import GUARD
 
 
 def lifetime_of(word: str) -> Lifetime:

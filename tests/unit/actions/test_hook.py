@@ -8,16 +8,10 @@ import pytest
 
 from actions.base import ActionError, ActionTimeout, ActionTooLate, Guard
 from actions.hook import LAST_WORDS, Occasion, Role, RunHook
+from tests.guards import GUARD, no_step
 from tests.polling import eventually, eventually_async
 
 OCCASION = Occasion("pg-main", 7, Role.ELECTED, "pg1")
-
-
-async def no_step(_: str) -> None:
-    return
-
-
-GUARD = Guard(permit=lambda: None, step=no_step)
 
 
 def hook(*command: str, timeout_s: float = 10.0) -> RunHook:

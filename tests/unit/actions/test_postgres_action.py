@@ -6,14 +6,8 @@ import pytest
 from actions.base import ActionError, ActionTimeout, Guard
 from actions.postgres_action import PostgresAction
 from actions.postgres_session import PostgresSession
+from tests.guards import GUARD
 from tests.unit.actions.examples import instance
-
-
-async def no_step(_: str) -> None:
-    return
-
-
-GUARD = Guard(permit=lambda: None, step=no_step)
 
 
 class Example(PostgresAction[int]):

@@ -2,19 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from actions.base import ActionError, Guard
+from actions.base import ActionError
 from actions.postgres_instance import Upstream
 from actions.postgres_keep import begin_keeping
 from actions.postgres_lifecycle import Fence, Start, _last_log_line, _shell_safe, standby_settings
 from actions.postgres_session import PostgresSession
+from tests.guards import GUARD
 from tests.unit.actions.examples import instance
-
-
-async def no_step(_: str) -> None:
-    return
-
-
-GUARD = Guard(permit=lambda: None, step=no_step)
 
 
 def test_a_standby_of_nobody_and_of_somebody() -> None:

@@ -5,8 +5,9 @@ from ipaddress import ip_interface
 
 import pytest
 
-from actions.base import ActionError, ActionTooLate, Guard
+from actions.base import ActionError, ActionTooLate
 from actions.vip import DropVip, RaiseVip, Vip, VipTaken, renew, rival, stands, tell_neighbours, valid_s
+from tests.guards import GUARD
 from tests.unit.actions.netns import ip, wired
 
 FOUR, SIX = Vip(ip_interface("192.0.2.100/24")), Vip(ip_interface("2001:db8::64/64"), "near")
@@ -17,13 +18,6 @@ BOTH = pytest.mark.parametrize("vip", [FOUR, SIX], ids=["ipv4", "ipv6"])
 def network() -> Iterator[None]:
     with wired():
         yield
-
-
-async def no_step(_: str) -> None:
-    return
-
-
-GUARD = Guard(permit=lambda: None, step=no_step)
 
 
 @pytest.mark.parametrize(("left_s", "kernel_s"), [(None, None), (0.01, 1), (0.99, 1), (1.0, 1), (1.01, 2), (1.99, 2), (4.2, 5), (0.0, 1)])

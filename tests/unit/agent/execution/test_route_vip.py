@@ -6,6 +6,7 @@ import pytest
 
 from actions.base import Guard
 from agent.execution.route_vip import VipRoute
+from tests.guards import no_step
 from tests.unit.actions.netns import wired
 
 
@@ -13,10 +14,6 @@ from tests.unit.actions.netns import wired
 def network() -> Iterator[None]:
     with wired():
         yield
-
-
-async def no_step(_: str) -> None:
-    return
 
 
 def test_its_names() -> None:

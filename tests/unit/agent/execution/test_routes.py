@@ -12,16 +12,10 @@ from agent.decision.routes import PROBE_FRESH_S
 from agent.decision.view import RouteState, RouteView
 from agent.execution import routes as module
 from agent.execution.routes import RIVAL_KEPT_S, Routes
+from tests.guards import GUARD, no_step
 from tests.polling import eventually_async
 from tests.unit.agent.execution.standing import StandInFollower
 from tests.unit.agent.stage import ShiftedClock
-
-
-async def no_step(_: str) -> None:
-    return
-
-
-GUARD = Guard(permit=lambda: None, step=no_step)
 
 
 class Kept:
